@@ -1,0 +1,28 @@
+"""Every error a user can meet: what was received, what was expected, what to do.
+
+Enters: nothing. Leaves: six exception classes. Does not know: anything else of the package.
+"""
+
+
+class DyninError(Exception):
+    """Base of every error raised on purpose; the command line prints its message and exits with status 2."""
+
+
+class ConfigError(DyninError, ValueError):
+    """A setting is unknown, of the wrong type, or contradicts another."""
+
+
+class MediaError(DyninError, ValueError):
+    """A picture, sound or video cannot be read, is outside the limits, or cannot be written."""
+
+
+class VocabularyError(DyninError, ValueError):
+    """An id or code is outside its range, or two vocabulary layouts disagree."""
+
+
+class CheckpointError(DyninError, ValueError):
+    """A weight file is missing, damaged, incomplete, or belongs to another model."""
+
+
+class RequestError(DyninError, ValueError):
+    """What was asked for cannot be done: ambiguous, out of limits, or not supported by this model."""
