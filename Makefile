@@ -1,0 +1,40 @@
+# Every target sets up what it needs by itself; only Python 3.11 or newer and make have to be there.
+PYTHON ?= python3
+PY := .venv/bin/python
+GOLDEN ?= tests/parity/golden
+OUT ?= out
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fmt parity data train clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+demo: ## every task on the embedded model; writes out/index.html
+	@$(PYTHON) bootstrap.py demo
+
+test: ## all tests
+	@$(PYTHON) bootstrap.py test
+
+check: ## format, lint, types, layers, the laws of the house
+	@$(PYTHON) bootstrap.py check
+
+fmt: ## format and fix what can be fixed
+	@$(PYTHON) bootstrap.py setup dev
+	@$(PY) -m ruff check --quiet --fix-only . ; $(PY) -m ruff format .
+
+parity: ## our numbers against recorded ones: make parity GOLDEN=DIR
+	@$(PYTHON) bootstrap.py setup dev
+	@DYNIN_GOLDEN="$(GOLDEN)" $(PY) -m pytest -q -rs tests/parity
+
+data: ## five examples of each kind of training data, in out/data
+	@$(PYTHON) bootstrap.py setup
+	@for task in t2i i2t i2i t2v v2t t2t; do $(PY) -m dynin data emoji-world --task $$task --count 5 --output $(OUT)/data/$$task || exit 1; done
+
+train: ## train the embedded model from the beginning (hours on two cores)
+	@$(PYTHON) bootstrap.py setup dev
+	@$(PY) -m dynin train
+
+clean: ## remove the environment, outputs and caches
+	rm -rf .venv out build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis src/*.egg-info
+	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
