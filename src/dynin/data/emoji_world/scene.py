@@ -1,0 +1,263 @@
+"""Still scenes: what lies where on which background, how such scenes are drawn by chance, and how they look.
+
+Enters: object names and a numpy generator. Leaves: `Scene` values, their pixels, visible masks and relations. Does not
+know: wording, splits, tasks, files.
+
+    64 x 64 px = 4 x 4 cells of 16 px; a large thing covers 2 x 2 cells, a small one covers one cell.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from dynin.data.emoji_world.artwork import tile
+
+CELL_PX = 16
+GRID_CELLS = 4
+CANVAS_PX = CELL_PX * GRID_CELLS
+
+Size = Literal["large", "small"]
+SIZE_CELLS: dict[str, int] = {"large": 2, "small": 1}
+"""Cells along a side of a thing."""
+
+BACKGROUNDS: dict[str, tuple[int, int, int]] = {
+    "red": (168, 28, 52),
+    "orange": (250, 148, 70),
+    "yellow": (255, 236, 130),
+    "green": (38, 106, 60),
+    "blue": (42, 64, 146),
+    "purple": (150, 110, 205),
+    "white": (250, 250, 250),
+    "black": (24, 24, 28),
+}
+"""Background colours in RGB 0..255: shades that every object stands out from, and that stand apart from each other."""
+
+Relation = Literal["left of", "right of", "above", "below"]
+RELATIONS: tuple[Relation, ...] = ("left of", "right of", "above", "below")
+OPPOSITE: dict[str, Relation] = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+
+Kind = Literal["one", "pair", "count", "trio"]
+KINDS: tuple[Kind, ...] = ("one", "pair", "count", "trio")
+
+MOST_THINGS = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Thing:
+    """One object at one place."""
+
+    name: str
+    size: Size
+    column: int
+    """Cell of its left edge; 0 is the left edge of the canvas."""
+    row: int
+    """Cell of its upper edge; 0 is the upper edge of the canvas."""
+
+    @property
+    def num_cells(self) -> int:
+        """Cells along a side."""
+        return SIZE_CELLS[self.size]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scene:
+    """Things on a solid background. In still scenes they lie inside the canvas and do not overlap."""
+
+    things: tuple[Thing, ...]
+    background: str
+
+    @property
+    def kind(self) -> Kind:
+        """What sort of scene it is: one thing, several of the same, or two or three different ones."""
+        if len(self.things) == 1:
+            return "one"
+        if len({thing.name for thing in self.things}) == 1:
+            return "count"
+        return "pair" if len(self.things) == 2 else "trio"
+
+
+def relation(one: Thing, other: Thing) -> Relation | None:
+    """How the first thing lies to the second, where that is beyond doubt.
+
+    Beyond doubt means: their extents along the axis do not overlap, and their centres are farther apart along this axis
+    than across it. A pair on the diagonal has no relation.
+    """
+    across = 2 * (other.column - one.column) + other.num_cells - one.num_cells  # distance of centres in half cells
+    down = 2 * (other.row - one.row) + other.num_cells - one.num_cells
+    reach = one.num_cells + other.num_cells  # half cells between the centres of things that touch
+    if abs(across) > abs(down) and abs(across) >= reach:
+        return "left of" if across > 0 else "right of"
+    if abs(down) > abs(across) and abs(down) >= reach:
+        return "above" if down > 0 else "below"
+    return None
+
+
+def overlap(one: Thing, other: Thing) -> bool:
+    """Whether two things share a cell."""
+    return (
+        one.column < other.column + other.num_cells
+        and other.column < one.column + one.num_cells
+        and one.row < other.row + other.num_cells
+        and other.row < one.row + one.num_cells
+    )
+
+
+def is_inside(thing: Thing) -> bool:
+    """Whether the whole thing lies on the canvas."""
+    last = GRID_CELLS - thing.num_cells
+    return 0 <= thing.column <= last and 0 <= thing.row <= last
+
+
+def places(size: Size) -> tuple[tuple[int, int], ...]:
+    """Every (column, row) at which a thing of this size lies inside the canvas."""
+    last = GRID_CELLS - SIZE_CELLS[size]
+    return tuple(product(range(last + 1), repeat=2))
+
+
+@cache
+def _layouts(sizes: tuple[Size, ...]) -> dict[tuple[Relation | None, ...], tuple[tuple[tuple[int, int], ...], ...]]:
+    """All overlap-free placements, keyed by the relations of things (0, 1), (2, 0) and (2, 1), as far as they exist."""
+    found: dict[tuple[Relation | None, ...], list[tuple[tuple[int, int], ...]]] = {}
+    for placement in product(*(places(size) for size in sizes)):
+        things = _put(("",) * len(sizes), sizes, placement)
+        pairs = ((0, 1),) if len(sizes) == 2 else ((0, 1), (2, 0), (2, 1))
+        if not any(overlap(things[i], things[j]) for i, j in pairs):
+            found.setdefault(tuple(relation(things[i], things[j]) for i, j in pairs), []).append(placement)
+    return {key: tuple(placements) for key, placements in found.items()}
+
+
+@cache
+def _any_layout(sizes: tuple[Size, ...]) -> tuple[tuple[tuple[int, int], ...], ...]:
+    return tuple(placement for placements in _layouts(sizes).values() for placement in placements)
+
+
+@cache
+def _trio_layouts(sizes: tuple[Size, ...], first: Relation) -> tuple[tuple[tuple[int, int], ...], ...]:
+    """Placements of three things whose first two have the given relation and whose third is related to one of them."""
+    return tuple(
+        placement
+        for key, placements in _layouts(sizes).items()
+        if key[0] == first and (key[1] or key[2])
+        for placement in placements
+    )
+
+
+def _put(names: Sequence[str], sizes: Sequence[Size], placement: Sequence[tuple[int, int]]) -> tuple[Thing, ...]:
+    return tuple(
+        Thing(name=name, size=size, column=column, row=row)
+        for name, size, (column, row) in zip(names, sizes, placement, strict=True)
+    )
+
+
+def _draw_sizes(count: int, generator: np.random.Generator) -> tuple[Size, ...]:
+    """Mostly all large; in a fifth of the scenes each size is drawn anew."""
+    if count == 1:
+        return ("large",) if generator.random() < 0.7 else ("small",)
+    if generator.random() < 0.8:
+        return ("large",) * count
+    return tuple("small" if bit else "large" for bit in generator.integers(2, size=count))
+
+
+def sample_scene(kind: Kind, names: Sequence[str], generator: np.random.Generator, max_things: int = 3) -> Scene:
+    """Draw a scene of the given kind: names, sizes, places and background by chance.
+
+    Args:
+        names: The objects to choose from, at least three.
+        max_things: Upper limit for the number of things of a "count" scene.
+    """
+    background = tuple(BACKGROUNDS)[int(generator.integers(len(BACKGROUNDS)))]
+    if kind == "one":
+        sizes = _draw_sizes(1, generator)
+        choices = places(sizes[0])
+        chosen = (names[int(generator.integers(len(names)))],)
+        placement: Sequence[tuple[int, int]] = (choices[int(generator.integers(len(choices)))],)
+    elif kind == "count":
+        count = 3 if max_things >= 3 and generator.random() < 0.5 else 2
+        size: Size = "large" if generator.random() < 0.7 else "small"
+        sizes = (size,) * count
+        chosen = (names[int(generator.integers(len(names)))],) * count
+        layouts = _any_layout(sizes)
+        placement = layouts[int(generator.integers(len(layouts)))]
+    else:
+        count = 2 if kind == "pair" else 3
+        sizes = _draw_sizes(count, generator)
+        chosen = draw_names(names, count, generator)
+        first = RELATIONS[int(generator.integers(len(RELATIONS)))]
+        layouts = _layouts(sizes)[(first,)] if kind == "pair" else _trio_layouts(sizes, first)
+        placement = layouts[int(generator.integers(len(layouts)))]
+    return Scene(things=_put(chosen, sizes, placement), background=background)
+
+
+def draw_names(names: Sequence[str], count: int, generator: np.random.Generator) -> tuple[str, ...]:
+    """Draw different names."""
+    chosen: list[str] = []
+    while len(chosen) < count:
+        name = names[int(generator.integers(len(names)))]
+        if name not in chosen:
+            chosen.append(name)
+    return tuple(chosen)
+
+
+def free_places(scene: Scene, size: Size) -> tuple[tuple[int, int], ...]:
+    """Every (column, row) at which a thing of this size would lie inside the canvas and overlap nothing."""
+    return tuple(
+        (column, row)
+        for column, row in places(size)
+        if not any(overlap(Thing(name="", size=size, column=column, row=row), thing) for thing in scene.things)
+    )
+
+
+@cache
+def _composite(name: str, size_px: int, background: str) -> UInt8[np.ndarray, "Y X 3"]:
+    """A tile drawn over a solid background."""
+    premultiplied = tile(name, size_px)
+    colour = np.array(BACKGROUNDS[background], dtype=np.float32)
+    blended = premultiplied[..., :3] * 255 + (1 - premultiplied[..., 3:]) * colour
+    return np.rint(blended).clip(0, 255).astype(np.uint8)
+
+
+@cache
+def _opaque(name: str, size_px: int) -> Bool[np.ndarray, "Y X"]:
+    return tile(name, size_px)[..., 3] > 0.5
+
+
+@cache
+def _blank(background: str) -> UInt8[np.ndarray, "Y X 3"]:
+    return np.full((CANVAS_PX, CANVAS_PX, 3), BACKGROUNDS[background], dtype=np.uint8)
+
+
+def _visible(thing: Thing) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """The part of the canvas that a thing covers, and the part of its tile that is seen there."""
+    size_px = thing.num_cells * CELL_PX
+    corner = (thing.row * CELL_PX, thing.column * CELL_PX)
+    starts = [max(0, start) for start in corner]
+    stops = [max(0, min(CANVAS_PX, start + size_px)) for start in corner]
+    canvas = tuple(slice(start, stop) for start, stop in zip(starts, stops, strict=True))
+    inner = tuple(
+        slice(start - origin, max(start, stop) - origin)
+        for start, stop, origin in zip(starts, stops, corner, strict=True)
+    )
+    return (canvas[0], canvas[1]), (inner[0], inner[1])
+
+
+def render(scene: Scene) -> UInt8[np.ndarray, "64 64 3"]:
+    """The scene's pixels. Things must not overlap; what lies outside the canvas is cut off."""
+    pixels = _blank(scene.background).copy()
+    for thing in scene.things:
+        canvas, inner = _visible(thing)
+        pixels[canvas] = _composite(thing.name, thing.num_cells * CELL_PX, scene.background)[inner]
+    return pixels
+
+
+def visible_masks(scene: Scene) -> Bool[np.ndarray, "N 64 64"]:
+    """For every thing, the pixels that it covers by more than half."""
+    masks = np.zeros((len(scene.things), CANVAS_PX, CANVAS_PX), dtype=bool)
+    for mask, thing in zip(masks, scene.things, strict=True):
+        canvas, inner = _visible(thing)
+        mask[canvas] = _opaque(thing.name, thing.num_cells * CELL_PX)[inner]
+    return masks
