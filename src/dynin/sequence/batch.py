@@ -11,6 +11,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dynin.sequence.layout import Sequence
+from dynin.types import Modality
+
+MODALITIES = tuple(Modality)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,6 +23,12 @@ class Batch:
     ids: Int[Tensor, "B S"]
     is_target: Bool[Tensor, "B S"]
     attend: Bool[Tensor, "B S"]
+    kind: Int[Tensor, "B S"]
+    """Index into `MODALITIES` of the content at each position; -1 at markers and padding."""
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on another device."""
+        return Batch(**{name: getattr(self, name).to(device) for name in ("ids", "is_target", "attend", "kind")})
 
 
 def stack(rows: Rows[Sequence], *, pad_id: int) -> Batch:
@@ -28,7 +37,15 @@ def stack(rows: Rows[Sequence], *, pad_id: int) -> Batch:
         ids=_pad([row.ids for row in rows], pad_id),
         is_target=_pad([row.is_target for row in rows], False),
         attend=_pad([row.attend for row in rows], False),
+        kind=_pad([_kind(row) for row in rows], -1),
     )
+
+
+def _kind(row: Sequence) -> Int[Tensor, " S"]:
+    kind = torch.full_like(row.ids, -1)
+    for span in row.spans:
+        kind[span.slice()] = MODALITIES.index(span.modality)
+    return kind
 
 
 def _pad(rows: list[Tensor], value: int | bool) -> Tensor:

@@ -1,0 +1,63 @@
+"""Text to ids of the text range and back, by byte-level BPE.
+
+Enters: text. Leaves: ids from 0 to `size - 1`. Any text can be encoded, since every byte is in the alphabet, and no
+text can become a control id, since control ids are not in this tokenizer at all.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from dynin.errors import CheckpointError
+
+
+class ByteLevelText:
+    """The embedded model's text tokenizer, a `tokenizers.Tokenizer` without special tokens."""
+
+    def __init__(self, inner: tokenizers.Tokenizer) -> None:
+        self._inner = inner
+        self._inner.encode_special_tokens = True
+        self.size: int = inner.get_vocab_size()
+
+    @classmethod
+    def train(cls, texts: Iterable[str], *, size: int) -> "ByteLevelText":
+        """Learn the merges from texts; digits stay single tokens, so that numbers are read digit by digit."""
+        inner = tokenizers.Tokenizer(models.BPE())
+        inner.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        )
+        inner.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        )
+        inner.train_from_iterator(texts, trainer)
+        return cls(inner)
+
+    @classmethod
+    def load(cls, path: Path) -> "ByteLevelText":
+        """Read a `tokenizer.json`; CheckpointError if it is missing or no tokenizer."""
+        try:
+            return cls(tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise CheckpointError(f"cannot read the text tokenizer {path}: {error.strerror}") from error
+        except Exception as error:  # the library raises bare Exception for malformed files
+            raise CheckpointError(f"{path} is not a tokenizer file; fetch the checkpoint again") from error
+
+    def to_json(self) -> str:
+        """The content of `tokenizer.json`."""
+        return self._inner.to_str()
+
+    def encode(self, text: str) -> list[int]:
+        """Text to ids."""
+        return self._inner.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: list[int]) -> str:
+        """Ids to text."""
+        return self._inner.decode(ids, skip_special_tokens=False)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the tokenizer's file."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()

@@ -1,0 +1,66 @@
+"""What a training run is: one TOML file.
+
+Enters: values read by `dynin.config`. Leaves: frozen, checked settings. Does not know tensors.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dynin.errors import ConfigError
+from dynin.sequence.task import EMBEDDED_TASKS
+from dynin.training.objective import ObjectiveConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimizerConfig:
+    """AdamW with linear warm-up and a cosine to `final_fraction` of the peak."""
+
+    learning_rate: float = 1e-3
+    warmup_steps: int = 200
+    final_fraction: float = 0.05
+    weight_decay: float = 0.05
+    beta2: float = 0.98
+    max_grad_norm: float = 1.0
+    average_decay: float = 0.998
+    """Decay per step of the running average of the weights; the average is what is saved as the model."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """One run."""
+
+    name: str
+    """The run's folder below `runs/`."""
+    steps: int
+    tasks: Mapping[str, float]
+    """How often each task is drawn; weights need not sum to one."""
+    seed: int = 0
+    batches_per_step: int = 4
+    """Batches of one task each whose gradients are added up in a step."""
+    tokens_per_batch: int = 1536
+    """Positions in a batch; the number of rows follows from the task's length."""
+    init: str = ""
+    """A model folder to start from, with a fresh optimizer; empty starts from random weights."""
+    speech_shard: str = ""
+    """Pre-tokenized speech (see `dynin data speech`); needed by tasks that hear or speak."""
+    image_tokenizer: Path = Path("runs/codecs/image")
+    speech_tokenizer: Path = Path("runs/codecs/speech")
+    output: Path = Path("runs")
+    log_every: int = 20
+    save_every: int = 250
+    curriculum_steps: int = 0
+    """Pictures hold one object only at first, and up to three from this step on."""
+    drop_prob: float = 0.1
+    """Share of rows whose condition is emptied, for classifier-free guidance."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+
+    def __post_init__(self) -> None:
+        """Check names and counts."""
+        unknown = sorted(set(self.tasks) - set(EMBEDDED_TASKS))
+        if unknown or not self.tasks:
+            raise ConfigError(f"setting 'tasks' names {unknown or 'nothing'}; known tasks: {', '.join(EMBEDDED_TASKS)}")
+        for name in ("steps", "batches_per_step", "tokens_per_batch", "log_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"setting {name!r} is {getattr(self, name)}; expected at least 1")

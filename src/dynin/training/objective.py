@@ -1,0 +1,133 @@
+"""Rows to a loss: corrupt the targets, run the network, compare at the hidden positions.
+
+Enters: assembled rows with their true targets. Leaves: a scalar loss and figures per modality. This is the only
+training file that knows diffusion; it does not know optimizers, files or where rows come from.
+"""
+
+import math
+from collections.abc import Mapping, Sequence as Rows
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dynin.diffusion.corrupt import exact_count, replace_at_random, stratified_times
+from dynin.diffusion.loss import AllowedIds, cross_entropy
+from dynin.model.transformer import Transformer
+from dynin.sequence.batch import MODALITIES, Batch, stack
+from dynin.sequence.layout import Sequence
+from dynin.types import Modality
+from dynin.vocabulary import Vocabulary
+
+GRIDS = (Modality.IMAGE, Modality.VIDEO)
+ENDS = {Modality.TEXT: ("eos",), Modality.SPEECH: ("eoa", "eos")}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectiveConfig:
+    """What the loss is made of."""
+
+    correction_prob: float = 0.25
+    """Share of rows in which some visible targets are replaced by wrong codes and all visible targets are scored."""
+    replace_prob: float = 0.1
+    """Share of visible targets replaced in those rows."""
+    correction_weight: float = 0.3
+    """Weight of visible positions against hidden ones."""
+    filler_weight: float = 0.05
+    """Weight of EOS after the first end token; the first one always weighs 1."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loss:
+    """The loss of one batch and what it was made of."""
+
+    total: Float[Tensor, ""]
+    cross_entropy: float
+    accuracy: float
+    """Share of hidden positions whose most probable id is right, filler left out."""
+
+
+class Objective:
+    """Masked cross-entropy over the ids that a position's modality allows.
+
+    Grids of pictures and videos are hidden by a cosine of a uniform time, text and speech linearly, both by exact
+    count. The mean runs over hidden positions, without the 1 / t weight, whose variance a small batch cannot carry.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, config: ObjectiveConfig) -> None:
+        self.vocabulary = vocabulary
+        self.config = config
+        self._allowed = {
+            modality: AllowedIds(vocabulary.allowed_ids(modality, *ENDS.get(modality, ())), vocabulary.size)
+            for modality in MODALITIES
+        }
+
+    def __call__(self, model: Transformer, rows: Rows[Sequence], *, generator: torch.Generator) -> Loss:
+        """The loss of a batch of rows whose targets are known."""
+        device = next(model.parameters()).device
+        batch = stack(rows, pad_id=self.vocabulary["pad"]).to(device)
+        xt, is_hidden, is_visible = self._corrupt(batch, generator)
+        hidden = model.hidden(xt, batch.attend)
+        weights = self._weights(batch, is_hidden, is_visible)
+        total, weight, entropy, right, count = (hidden.new_zeros(()) for _ in range(5))
+        for index, modality in enumerate(MODALITIES):
+            at = (weights > 0) & (batch.kind == index)
+            if not bool(at.any()):
+                continue
+            allowed = self._allowed[modality] = self._allowed[modality].to(device)
+            places = allowed.places(batch.ids[at])
+            logits = model.head(hidden[at], allowed.ids)
+            losses = cross_entropy(logits, places)
+            total = total + (losses * weights[at]).sum()
+            weight = weight + weights[at].sum()
+            with torch.no_grad():
+                counted = is_hidden[at] & (weights[at] == 1)
+                entropy += losses[counted].sum()
+                right += (logits.argmax(dim=-1) == places)[counted].sum()
+                count += counted.sum()
+        count = count.clamp(min=1)
+        return Loss(total=total / weight, cross_entropy=float(entropy / count), accuracy=float(right / count))
+
+    def _corrupt(
+        self, batch: Batch, generator: torch.Generator
+    ) -> tuple[Int[Tensor, "B S"], Bool[Tensor, "B S"], Bool[Tensor, "B S"]]:
+        """Hidden ids, which positions are hidden, and which visible ones are scored because codes were replaced."""
+        num_rows = len(batch.ids)
+        times = stratified_times(num_rows, generator=generator, device=batch.ids.device)
+        is_grid = torch.zeros_like(batch.is_target)
+        for modality in GRIDS:
+            is_grid |= batch.kind == MODALITIES.index(modality)
+        is_grid_row = (is_grid & batch.is_target).any(dim=1)
+        mask_prob = torch.where(is_grid_row, torch.cos(math.pi / 2 * times), times)
+        is_hidden = exact_count(batch.is_target, mask_prob, generator=generator)
+        xt = torch.where(is_hidden, self.vocabulary["mask"], batch.ids)
+        chosen = torch.rand(num_rows, generator=generator, device=batch.ids.device) < self.config.correction_prob
+        is_visible = batch.is_target & ~is_hidden & chosen[:, None]
+        for index, modality in enumerate(MODALITIES):
+            span = self.vocabulary.range_of(modality)
+            is_code = (batch.ids >= span.start) & (batch.ids < span.stop)
+            replacements = torch.arange(span.start, span.stop, device=batch.ids.device)
+            if bool((is_visible & (batch.kind == index)).any()):
+                xt, _ = replace_at_random(
+                    xt,
+                    is_visible & is_code & (batch.kind == index),
+                    self.config.replace_prob,
+                    replacements=replacements,
+                    generator=generator,
+                )
+        return xt, is_hidden, is_visible
+
+    def _weights(
+        self, batch: Batch, is_hidden: Bool[Tensor, "B S"], is_visible: Bool[Tensor, "B S"]
+    ) -> Float[Tensor, "B S"]:
+        weights = is_hidden.float() + self.config.correction_weight * is_visible.float()
+        is_eos = (batch.ids == self.vocabulary["eos"]) & batch.is_target
+        is_end = is_eos | ((batch.ids == self.vocabulary["eoa"]) & batch.is_target)
+        is_filler = is_eos & (is_end.cumsum(dim=1) > 1)
+        return torch.where(is_filler, weights * self.config.filler_weight, weights)
+
+
+def mean_by_task(figures: Mapping[str, list[float]]) -> dict[str, float]:
+    """Means of lists, leaving out empty ones."""
+    return {name: sum(values) / len(values) for name, values in figures.items() if values}

@@ -1,0 +1,83 @@
+"""The exact state of a run: weights, average, optimizer, position.
+
+Enters: the parts of a run. Leaves: a folder that is whole or absent, and the same parts again. Random draws are derived
+from (seed, step), so the position is all there is to remember of them. Does not know tasks or losses.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from dynin.errors import CheckpointError
+from dynin.training.optim import Average
+
+PARTS = ("model", "average", "optimizer")
+
+
+def save(folder: Path, step: int, model: nn.Module, average: Average, optimizer: torch.optim.Optimizer) -> None:
+    """Replace the state in `folder` as a whole: a run killed at any moment leaves the old state or the new one."""
+    fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    tensors = {
+        "model": {name: value.contiguous() for name, value in model.state_dict().items()},
+        "average": average.tensors,
+        "optimizer": _flatten(optimizer),
+    }
+    for part in PARTS:
+        save_file(tensors[part], fresh / f"{part}.safetensors")
+    (fresh / "position.json").write_text(json.dumps({"step": step}))
+    for path in fresh.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    fresh.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load(folder: Path, model: nn.Module, average: Average, optimizer: torch.optim.Optimizer) -> int:
+    """Restore a run; returns the step it stands at, 0 where there is nothing to resume.
+
+    Raises:
+        CheckpointError: If a part is missing or damaged.
+    """
+    old = folder.with_name(folder.name + ".old")
+    if not folder.exists() and old.exists():
+        old.rename(folder)
+    if not folder.exists():
+        return 0
+    try:
+        parts = {part: load_file(folder / f"{part}.safetensors") for part in PARTS}
+        position = json.loads((folder / "position.json").read_text())
+        model.load_state_dict(parts["model"])
+        average.tensors = {name: value.to(average.tensors[name].device) for name, value in parts["average"].items()}
+        _unflatten(optimizer, parts["optimizer"])
+    except (OSError, SafetensorError, json.JSONDecodeError, KeyError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the state in {folder} cannot be resumed ({type(error).__name__}: {error}); "
+            "delete the folder to start again, or name other settings' folder"
+        ) from error
+    return int(position["step"])
+
+
+def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{key}": value.contiguous() for index, entry in state.items() for key, value in entry.items()}
+
+
+def _unflatten(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state = optimizer.state_dict()
+    entries: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, key = name.split(".", 1)
+        entries.setdefault(int(index), {})[key] = value
+    state["state"] = entries
+    optimizer.load_state_dict(state)
