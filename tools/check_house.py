@@ -7,6 +7,7 @@ Does not know: style (ruff), types (mypy), layers (import-linter).
 
 import ast
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -53,6 +54,24 @@ def python_files(root: Path) -> list[Path]:
     return [path for path in tracked_files(root) if path.suffix == ".py"]
 
 
+def syntax_trees(root: Path) -> Iterator[tuple[Path, ast.Module]]:
+    """The tracked Python files, read; what cannot be read has no nodes, and `readable` tells so."""
+    for path in python_files(root):
+        try:
+            yield path.relative_to(root), ast.parse(path.read_text(encoding="utf-8"))
+        except SyntaxError:
+            continue
+
+
+def readable(root: Path) -> Iterator[str]:
+    """Every Python file can be read by the Python that runs this check."""
+    for path in python_files(root):
+        try:
+            ast.parse(path.read_text(encoding="utf-8"))
+        except SyntaxError as error:
+            yield f"{path.relative_to(root)}:{error.lineno}: {error.msg}; this is Python {platform.python_version()}"
+
+
 def file_lengths(root: Path) -> Iterator[str]:
     """No Python file is longer than 400 lines."""
     for path in python_files(root):
@@ -63,9 +82,8 @@ def file_lengths(root: Path) -> Iterator[str]:
 
 def function_sizes(root: Path) -> Iterator[str]:
     """No function has more than 60 statements or more than 8 parameters (a `forward` and a command may)."""
-    for path in python_files(root):
-        place = path.relative_to(root)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for place, tree in syntax_trees(root):
+        for node in ast.walk(tree):
             if not isinstance(node, type_of_function):
                 continue
             statements = sum(isinstance(child, ast.stmt) for part in node.body for child in ast.walk(part))
@@ -115,11 +133,10 @@ def ascii_code(root: Path) -> Iterator[str]:
 
 def banned_code(root: Path) -> Iterator[str]:
     """Nothing that runs code from a file, seeds globally, or hides annotations from the run-time check."""
-    for path in python_files(root):
-        place = path.relative_to(root)
+    for place, tree in syntax_trees(root):
         if place.parts[0] == "tests":
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree):
             for word in banned_words(node):
                 yield f"{place}:{getattr(node, 'lineno', 0)}: {word} is not used here (see CONTRIBUTING.md, Safety)"
 
@@ -183,6 +200,7 @@ def light_imports(root: Path) -> Iterator[str]:
 
 
 LAWS: list[Callable[[Path], Iterator[str]]] = [
+    readable,
     file_lengths,
     function_sizes,
     homeless_names,
