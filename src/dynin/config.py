@@ -11,12 +11,14 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dynin.errors import ConfigError
 
+Config = TypeVar("Config")
 
-def load[Config](path: Path, kind: type[Config], overrides: Sequence[str] = ()) -> Config:
+
+def load(path: Path, kind: type[Config], overrides: Sequence[str] = ()) -> Config:
     """Read a TOML file into a config class.
 
     A file may name another one with `extends = "other.toml"` (beside it, one level deep); its own values win.
@@ -48,7 +50,7 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
 
 
-def from_dict[Config](values: Mapping[str, Any], kind: type[Config], path: str = "") -> Config:
+def from_dict(values: Mapping[str, Any], kind: type[Config], path: str = "") -> Config:
     """A config class from nested mappings, checked key by key."""
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in values:
