@@ -1,0 +1,240 @@
+"""One block of places, from hidden to committed: denoise, score, commit, hide again.
+
+Enters: the live rows of a canvas, the places of the block, a segment's policy. Leaves: the rows with the block filled.
+Does not know blocks before or after it, nor when a canvas grows.
+
+    hidden places -> denoiser -> logits -> proposals -> the best of them are committed -+
+         ^                                                                              |
+         +---------------------- a rule may hide committed ones again ------------------+
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dynin.decoding.canvas import Canvas, Places, Segment
+from dynin.decoding.commit import choose_best, noise_temperatures, plan_remaining
+from dynin.decoding.guidance import guide, pair_with_unconditional, step_scales
+from dynin.decoding.remask import Committed
+from dynin.decoding.score import Noise, Proposal, chosen_prob, gumbel, propose
+
+DenoiserCall = Callable[[Tensor, Tensor | None, Tensor, Tensor | None], Tensor]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What was decided per row and step before the block began; rows with fewer steps are padded on the right."""
+
+    remaining: Int[Tensor, "B steps1"]
+    """Hidden places before the first step, then after each."""
+    progress: Float[Tensor, "B steps"]
+    """Share of the row's steps done before each."""
+    noise_temperature: Float[Tensor, "B steps"]
+    scale: Float[Tensor, "B steps"]
+    is_guided: tuple[bool, ...]
+    """Whether any row wants guidance at a step."""
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the row that takes the most."""
+        return len(self.is_guided)
+
+
+def plan_block(num_masked: Sequence[int], num_steps: Sequence[int], segment: Segment, device: torch.device) -> Plan:
+    """The plan of a block, each row's by its own numbers alone.
+
+    Args:
+        num_masked: Hidden places per row.
+        num_steps: Steps each row may take.
+    """
+    policy = segment.policy
+    remaining: list[tuple[int, ...]] = []
+    for masked, steps in zip(num_masked, num_steps, strict=True):
+        held, hold_steps = policy.remask.hold(masked, steps) if policy.remask else (0, 0)
+        remaining.append((masked, *plan_remaining(masked, steps, policy.schedule, held, hold_steps)))
+    lengths = [len(row) - 1 for row in remaining]
+    progress = [tuple(step / length for step in range(length)) for length in lengths]
+    noise = [noise_temperatures(length, policy.noise_temperature, policy.anneal) for length in lengths]
+    scales = [step_scales(length, policy.guidance_scale, policy.guidance_interval) for length in lengths]
+    width = max(lengths)
+
+    def table(rows: Sequence[tuple[float, ...]], width: int, dtype: torch.dtype) -> Tensor:
+        return torch.tensor([row + (0,) * (width - len(row)) for row in rows], dtype=dtype, device=device)
+
+    return Plan(
+        remaining=table(remaining, width + 1, torch.int64),
+        progress=table(progress, width, torch.float32),
+        noise_temperature=table(noise, width, torch.float32),
+        scale=table(scales, width, torch.float32),
+        is_guided=tuple(any(step < len(row) and row[step] > 0 for row in scales) for step in range(width)),
+    )
+
+
+@dataclass(slots=True, eq=False)
+class Record:
+    """What is remembered of a segment's places."""
+
+    prob: Float[Tensor, "B N"]
+    """Probability of the id at commitment; 1 for what was given, 0 where hidden."""
+    times: Int[Tensor, "B N"]
+    """How often hidden again."""
+    is_open: Bool[Tensor, "B N"]
+    """Committed by the decoder."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What a step did."""
+
+    is_committed: Bool[Tensor, "B W"]
+    is_remasked: Bool[Tensor, "B W"]
+
+
+@dataclass(slots=True, eq=False)
+class Block:
+    """The state of a block; `step` advances it by one denoiser call."""
+
+    denoiser: DenoiserCall
+    mask_id: int
+    segment: Segment
+    canvas: Canvas
+    """Live rows only; `ids` is written in place."""
+    is_any_target: Bool[Tensor, "B S"]
+    """Targets of every segment, which guidance's unconditional rows share."""
+    places: Places
+    record: Record
+    plan: Plan
+    noise: Noise
+    is_stopped: Bool[Tensor, " B"]
+    stop_id: Int[Tensor, " B"]
+    """The id that stopped each row, where one did."""
+    window: Int[Tensor, "B W"]
+    """Ids at the places."""
+
+    def step(self, index: int) -> Outcome | None:
+        """One denoiser call and what follows from it; None, without a call, when nothing is hidden."""
+        policy = self.segment.policy
+        is_masked = (self.window == self.mask_id) & self.places.is_valid
+        place = is_masked.flatten().nonzero().squeeze(1)
+        if len(place) == 0:
+            return None
+        rule = policy.remask
+        checked = place[:0]
+        if rule is not None and rule.rescores:
+            checked = (self.record.is_open & ~is_masked).flatten().nonzero().squeeze(1)
+        logits = self._denoise(index, torch.cat([place, checked]))
+        proposal = propose(
+            logits[: len(place)],
+            place // self.window.shape[1],
+            temperature=policy.temperature,
+            score=policy.score,
+            noise=self.noise,
+            dtype=torch.float64 if policy.compat == "published" else torch.float32,
+        )
+        num_masked = is_masked.sum(dim=1)
+        remasked = torch.zeros_like(is_masked)
+        if rule is not None:
+            prob = self.record.prob
+            if rule.rescores:
+                prob = self._spread(checked, self._present_prob(logits[len(place) :], checked), 1.0)
+            committed = Committed(
+                is_open=self.record.is_open & ~is_masked & (num_masked > 0)[:, None],
+                prob=prob,
+                times=self.record.times,
+                num_places=self.plan.remaining[:, 0],
+                progress=self.plan.progress[:, index],
+            )
+            remasked = rule.choose(committed, self.plan.remaining[:, index + 1])
+        is_committed = self._choose(index, place, proposal, num_masked + remasked.sum(dim=1))
+        self._write(place, proposal, is_committed, remasked)
+        if self.segment.stop_ids:
+            self._stop()
+        return Outcome(is_committed, remasked)
+
+    def _denoise(self, index: int, place: Int[Tensor, " K"]) -> Float[Tensor, "K A"]:
+        """Logits at places given as flat positions in the window, guided where the plan says so."""
+        canvas = self.canvas
+        batch, length = canvas.ids.shape
+        row = place // self.window.shape[1]
+        position = row * length + self.places.columns.flatten()[place]
+        allowed = self.segment.allowed_ids
+        if canvas.uncond_ids is None or not self.plan.is_guided[index]:
+            return self.denoiser(canvas.ids, canvas.attend, position, allowed)
+        ids = pair_with_unconditional(canvas.ids, canvas.uncond_ids, self.is_any_target)
+        attend = None
+        if canvas.attend is not None or canvas.uncond_attend is not None:
+            first = torch.ones_like(canvas.ids, dtype=torch.bool) if canvas.attend is None else canvas.attend
+            attend = torch.cat([first, first if canvas.uncond_attend is None else canvas.uncond_attend])
+        both = self.denoiser(ids, attend, torch.cat([position, position + batch * length]), allowed)
+        return guide(both[: len(place)], both[len(place) :], self.plan.scale[row, index])
+
+    def _choose(
+        self, index: int, place: Int[Tensor, " K"], proposal: Proposal, num_open: Int[Tensor, " B"]
+    ) -> Bool[Tensor, "B W"]:
+        """Which places to commit; `num_open` counts those hidden now and those that will be hidden again."""
+        policy = self.segment.policy
+        score = proposal.score
+        if policy.noise_temperature > 0:
+            row = place // self.window.shape[1]
+            drawn = gumbel(self.noise.uniform(row, 1, score.dtype).squeeze(1))
+            score = score.clamp_min(1e-20).log() + self.plan.noise_temperature[row, index] * drawn
+        if policy.compat == "published":
+            quota = self.plan.remaining[:, index] - self.plan.remaining[:, index + 1]
+        else:
+            quota = (num_open - self.plan.remaining[:, index + 1]).clamp_min(1)
+        chosen = choose_best(self._spread(place, score, -torch.inf), quota)
+        if policy.threshold is not None:
+            chosen |= self._spread(place, proposal.prob, -1.0) >= policy.threshold
+        return chosen
+
+    def _write(self, place: Int[Tensor, " K"], proposal: Proposal, is_committed: Tensor, is_remasked: Tensor) -> None:
+        """Put committed ids in and mask ids back, in the window, the canvas and the record."""
+        allowed = self.segment.allowed_ids
+        chosen = proposal.choice if allowed is None else allowed[proposal.choice]
+        window = torch.where(is_committed, self._spread(place, chosen, self.mask_id), self.window)
+        self.window = window.masked_fill(is_remasked, self.mask_id)
+        self.canvas.ids.scatter_(1, self.places.columns, self.window)
+        record = self.record
+        prob = self._spread(place, proposal.prob.to(record.prob.dtype), 0.0)
+        record.prob = torch.where(is_committed, prob, record.prob).masked_fill(is_remasked, 0.0)
+        record.times = record.times + is_remasked
+        record.is_open = (record.is_open | is_committed) & ~is_remasked
+
+    def _stop(self) -> None:
+        """Stop rows whose first stop id has nothing hidden before it, and fill them up with it."""
+        width = self.window.shape[1]
+        ordinal = torch.arange(width, device=self.window.device)
+        stops = torch.tensor(self.segment.stop_ids, device=self.window.device)
+        is_stop = torch.isin(self.window, stops) & self.places.is_valid
+        is_masked = (self.window == self.mask_id) & self.places.is_valid
+        first_stop = torch.where(is_stop, ordinal, width).amin(dim=1, keepdim=True)
+        first_masked = torch.where(is_masked, ordinal, width).amin(dim=1, keepdim=True)
+        stops_now = first_stop < first_masked  # B 1
+        stop_id = self.window.gather(1, first_stop.clamp_max(width - 1))
+        is_after = stops_now & (ordinal > first_stop) & self.places.is_valid
+        self.window = torch.where(is_after, stop_id, self.window)
+        self.canvas.ids.scatter_(1, self.places.columns, self.window)
+        self.stop_id = torch.where(stops_now[:, 0], stop_id[:, 0], self.stop_id)
+        self.is_stopped = self.is_stopped | stops_now[:, 0]
+        self.record.is_open = self.record.is_open & ~stops_now
+
+    def _present_prob(self, logits: Float[Tensor, "K A"], place: Int[Tensor, " K"]) -> Float[Tensor, " K"]:
+        """Probability of the ids that are at the places already."""
+        present = self.window.flatten()[place]
+        return chosen_prob(logits.float(), index_in(self.segment.allowed_ids, present))
+
+    def _spread(self, place: Int[Tensor, " K"], values: Tensor, fill: float) -> Tensor:
+        """Values at flat positions of the window, `fill` elsewhere."""
+        spread = values.new_full((self.window.numel(),), fill)
+        return spread.index_put((place,), values).view_as(self.window)
+
+
+def index_in(allowed_ids: Int[Tensor, " A"] | None, ids: Int[Tensor, " K"]) -> Int[Tensor, " K"]:
+    """Positions of ids in the list of allowed ones; ids must be allowed."""
+    if allowed_ids is None:
+        return ids
+    order = allowed_ids.argsort()
+    return order[torch.searchsorted(allowed_ids[order], ids).clamp_max(len(allowed_ids) - 1)]

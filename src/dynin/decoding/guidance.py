@@ -1,0 +1,35 @@
+"""Classifier-free guidance: push predictions away from those made without the condition.
+
+Enters: logits with and without the condition. Leaves: guided logits, and when guidance acts.
+Does not know what the condition was.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def guide(
+    conditional: Float[Tensor, "K A"], unconditional: Float[Tensor, "K A"], scale: Float[Tensor, " K"]
+) -> Float[Tensor, "K A"]:
+    """Unconditional logits plus (scale + 1) times the difference; exactly the conditional ones where scale is 0.
+
+    Source:
+        Classifier-free guidance, arXiv:2207.12598, in the form with weights (1 + w) and -w.
+    """
+    weight = scale[:, None].to(conditional.dtype)
+    guided = unconditional + (weight + 1.0) * (conditional - unconditional)
+    return torch.where(weight > 0, guided, conditional)
+
+
+def step_scales(num_steps: int, scale: float, interval: tuple[float, float]) -> tuple[float, ...]:
+    """The scale at each step: `scale` while the share of steps done lies in [first, second), else 0."""
+    first, second = interval
+    return tuple(scale if first <= step / num_steps < second else 0.0 for step in range(num_steps))
+
+
+def pair_with_unconditional(
+    ids: Int[Tensor, "B S"], uncond_ids: Int[Tensor, "B S"], is_target: Tensor
+) -> Int[Tensor, "B2 S"]:
+    """Both branches in one batch, the conditional first; targets are the same in both."""
+    return torch.cat([ids, torch.where(is_target, ids, uncond_ids)])

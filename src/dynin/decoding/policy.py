@@ -1,0 +1,128 @@
+"""How one segment is decoded: steps, blocks, temperature, guidance, and the rules that rate, reveal and hide.
+
+Enters: numbers and names. Leaves: checked, frozen policies, and the published ones by name of their sampler.
+Does not know ids or vocabularies.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from dynin.decoding.remask import RemaskRule
+from dynin.decoding.score import ScoreName
+from dynin.diffusion.schedule import require_schedule
+from dynin.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodingPolicy:
+    """Everything about a decoding that does not depend on the vocabulary."""
+
+    num_steps: int
+    """Denoiser calls for the whole segment (for `max_len` places where the canvas grows), shared equally by its
+    blocks. A block never takes more steps than it has hidden places, nor fewer than one."""
+    block_len: int | None = None
+    """Places decoded together, from left to right; None decodes the whole segment in parallel."""
+    max_len: int | None = None
+    """Let the segment grow by blocks up to so many places until a stop id appears; None keeps the canvas as given."""
+    temperature: float = 0.0
+    """Of the choice among ids; 0 takes the best."""
+    guidance_scale: float = 0.0
+    """Weight w of classifier-free guidance; 0 makes no unconditional pass."""
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """Guidance acts while the share of a block's steps already done lies in [first, second)."""
+    score: ScoreName = "confidence"
+    """How proposals are rated."""
+    schedule: str = "uniform"
+    """How many places are revealed per step: "uniform", or a mask-ratio schedule of `diffusion.schedule`."""
+    threshold: float | None = None
+    """Reveal, beyond the step's quota, every proposal whose probability reaches this; saves steps."""
+    noise_temperature: float = 0.0
+    """Gumbel noise on the logarithm of the score when choosing what to reveal, annealed over the steps."""
+    anneal: Literal["linear", "compound"] = "linear"
+    """Noise falls as 1 - progress, or by that factor again at each step."""
+    remask: RemaskRule | None = None
+    """Hides committed places of the current block again; None keeps what is committed."""
+    compat: Literal["none", "published"] = "none"
+    """"published" imitates the reference block sampler: float64 confidence, the mask id may be predicted, and places
+    it leaves hidden compete with later blocks."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        if self.schedule != "uniform":
+            require_schedule(self.schedule)
+        if self.score not in get_args(ScoreName):
+            raise ConfigError(f"unknown score {self.score!r}; expected one of {', '.join(get_args(ScoreName))}")
+        if self.anneal not in ("linear", "compound"):
+            raise ConfigError(f"unknown annealing {self.anneal!r}; expected linear or compound")
+        if self.compat not in ("none", "published"):
+            raise ConfigError(f"unknown compatibility mode {self.compat!r}; expected none or published")
+        for name, value in (("num_steps", self.num_steps), ("block_len", self.block_len), ("max_len", self.max_len)):
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}; it must be at least 1")
+        for name, number in (
+            ("temperature", self.temperature),
+            ("guidance_scale", self.guidance_scale),
+            ("noise_temperature", self.noise_temperature),
+        ):
+            if not (math.isfinite(number) and number >= 0):
+                raise ConfigError(f"{name} is {number}; it must be a finite number of at least 0")
+        if self.max_len is not None and self.block_len is None:
+            raise ConfigError("a growing canvas (max_len) needs a block_len")
+        first, second = self.guidance_interval
+        if not 0.0 <= first < second <= 1.0:
+            raise ConfigError(f"guidance_interval is {self.guidance_interval}; expected 0 <= first < second <= 1")
+        if self.threshold is not None and not 0.0 < self.threshold <= 1.0:
+            raise ConfigError(f"threshold is {self.threshold}; it must be in (0, 1]")
+        if self.compat == "published" and (self.remask or self.threshold is not None or self.max_len is not None):
+            raise ConfigError("compat 'published' knows neither remask, threshold nor max_len; leave them unset")
+
+    def block_steps(self, num_places: int) -> int:
+        """Steps per block of a segment that has (or may grow to) so many places."""
+        if self.block_len is None:
+            return self.num_steps
+        num_blocks = math.ceil(max(num_places, 1) / self.block_len)
+        return max(1, self.num_steps // num_blocks)
+
+
+def published_text(
+    *, num_new: int, num_steps: int, block_len: int, temperature: float = 0.0, guidance_scale: float = 0.0
+) -> DecodingPolicy:
+    """The reference's block-wise low-confidence sampler, over every row of the vocabulary.
+
+    Raises:
+        ConfigError: If blocks do not divide the new places, or steps the blocks, as the reference demands.
+
+    Parity:
+        Dynin-Omni `mmu_generate`, LLaDA `generate`. Its guidance hides the whole prompt in the unconditional row:
+        pass such `uncond_ids`. Steps that would reveal nothing are skipped.
+    """
+    if num_new % block_len or num_steps % (num_new // block_len):
+        raise ConfigError(
+            f"{num_new} new places, {num_steps} steps and blocks of {block_len} do not divide; "
+            "the published sampler needs num_new % block_len == 0 and num_steps % number of blocks == 0"
+        )
+    return DecodingPolicy(
+        num_steps=num_steps,
+        block_len=block_len,
+        temperature=temperature,
+        guidance_scale=guidance_scale,
+        compat="published",
+    )
+
+
+def published_image(*, num_steps: int = 20, guidance_scale: float = 3.5, temperature: float = 1.0) -> DecodingPolicy:
+    """The reference's MaskGIT sampler for grids of codes: codes drawn at temperature 1, reveal noise that compounds.
+
+    Parity:
+        Dynin-Omni `t2i_generate`. Ties at the cut are resolved exactly instead of revealing too many, and the
+        unconditional row follows the conditional one at exactly the target columns.
+    """
+    return DecodingPolicy(
+        num_steps=num_steps,
+        guidance_scale=guidance_scale,
+        temperature=1.0,
+        schedule="cosine",
+        noise_temperature=temperature,
+        anneal="compound",
+    )
