@@ -1,0 +1,130 @@
+"""The spoken domain: which sentences are said, and the grammar of exactly these for a recogniser.
+
+Enters: object names and a numpy generator. Leaves: `Sentence` values and a JSGF grammar. Does not know: voices, tasks.
+
+All words are in lower case, numbers are words, there are no marks, and no sentence has more than `MOST_WORDS` words.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from dynin.data.emoji_world import caption, clip_caption, problem, wording
+from dynin.data.emoji_world.artwork import article, plural
+from dynin.data.emoji_world.clip import Clip, sample_clip
+from dynin.data.emoji_world.scene import BACKGROUNDS, RELATIONS, Scene, draw_names, sample_scene
+
+Kind = Literal["one", "pair", "count", "clip", "question", "answer", "sum_question", "sum_answer"]
+WEIGHTS: dict[Kind, float] = {
+    "one": 0.16, "pair": 0.28, "count": 0.1, "clip": 0.18, "question": 0.08, "answer": 0.08, "sum_question": 0.06,
+    "sum_answer": 0.06,
+}  # fmt: skip
+"""How often each kind of sentence is said."""
+
+MOST_WORDS = 14
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sentence:
+    """What is said, and what it says."""
+
+    kind: Kind
+    text: str
+    content: Scene | Clip | problem.Sum | None
+    """The scene, clip or sum that the sentence tells; None for questions and answers about pictures."""
+
+
+DIRECTIONS = ("left", "right", "up", "down")
+_QUESTIONS = (
+    "what is in the picture", "what do you see", "what happens in the video", "what color is the background",
+    "how many {several} are there", "what is {held} the {name}", "where is the {name}", "is there {one} in the picture",
+    "which way does the {name} move", "is the {name} {held} the {other}",
+)  # fmt: skip
+_ANSWERS = (
+    "the background is {colour}", "there are {count} {several}", "there is {one} in the picture",
+    "the {name} is {held} the {other}", "the {name} moves {direction}", "{one} is {held} the {other}",
+)  # fmt: skip
+
+
+def sample_sentence(kind: Kind, names: Sequence[str], generator: np.random.Generator) -> Sentence:
+    """Draw a sentence of this kind."""
+    if kind in ("one", "pair", "count"):
+        scene = sample_scene(kind, names, generator)  # type: ignore[arg-type]
+        return Sentence(kind=kind, text=caption.plain(scene, generator), content=scene)
+    if kind == "clip":
+        clip = sample_spoken_clip(names, generator)
+        return Sentence(kind=kind, text=clip_caption.canonical(clip), content=clip)
+    if kind in ("sum_question", "sum_answer"):
+        drawn = problem.sample_sum(generator, num_steps=1)
+        said = problem.spoken_question if kind == "sum_question" else problem.spoken_answer
+        return Sentence(kind=kind, text=said(drawn), content=drawn)
+    name, other = draw_names(names, 2, generator)
+    text = wording.pick(_QUESTIONS if kind == "question" else _ANSWERS, generator).format(
+        name=name,
+        other=other,
+        one=wording.one_of(name),
+        several=plural(name),
+        held=wording.pick(RELATIONS, generator),
+        colour=wording.pick(tuple(BACKGROUNDS), generator),
+        count=wording.pick(("two", "three"), generator),
+        direction=wording.pick(DIRECTIONS, generator),
+    )
+    return Sentence(kind=kind, text=text, content=None)
+
+
+def sample_spoken_clip(names: Sequence[str], generator: np.random.Generator) -> Clip:
+    """Draw a clip whose caption is short enough to be said."""
+    while True:
+        clip = sample_clip(names, generator)
+        if len(clip_caption.canonical(clip).split()) <= MOST_WORDS:
+            return clip
+
+
+def draw_kind(generator: np.random.Generator) -> Kind:
+    """A kind of sentence, as often as `WEIGHTS` says."""
+    draw = generator.random() * sum(WEIGHTS.values())
+    for kind, weight in WEIGHTS.items():
+        draw -= weight
+        if draw < 0:
+            return kind
+    return "one"
+
+
+def grammar(names: Sequence[str]) -> str:
+    """A JSGF grammar of every sentence above about these objects."""
+    an_names = [name for name in names if article(name) == "an"]
+    a_names = [name for name in names if article(name) == "a"]
+    one = ["a small <name>", "a <a_name>", *(["an <an_name>"] if an_names else [])]
+    colours = [f"{article(colour)} {colour}" for colour in BACKGROUNDS]
+    slots = {
+        "name": "<name>", "other": "<name>", "one": "<one>", "several": "<several>", "held": "<relation>",
+        "colour": "<colour>", "count": "<few>", "direction": "<direction>",
+    }  # fmt: skip
+    rules: dict[str, list[str]] = {
+        "name": list(names),
+        "a_name": a_names,
+        "an_name": an_names,
+        "several": [plural(name) for name in names],
+        "one": one,
+        "few": ["two", "three"],
+        "relation": list(RELATIONS),
+        "colour": list(BACKGROUNDS),
+        "direction": list(DIRECTIONS),
+        "ground": [f"on {colour} background" for colour in colours],
+        "number": [wording.number_words(number) for number in range(wording.MOST + 1)],
+        "operation": list(problem.SPOKEN_OPERATORS.values()),
+        "content": ["<one>", "<one> <relation> <one>", "<few> [small] <several>"],
+        "verb": list(clip_caption.VERBS.values()),
+        "caption": ["<content> <ground>"],
+        "clip": ["<one> <verb> [and <one> stays still] <ground>"],
+        "question": [form.format(**slots) for form in _QUESTIONS],
+        "answer": [form.format(**slots) for form in _ANSWERS],
+        "sum_question": ["what is <number> <operation> <number>"],
+        "sum_answer": ["<number> <operation> <number> is <number>"],
+    }
+    lines = ["#JSGF V1.0;", "grammar emoji_world;"]
+    lines.append("public <sentence> = <caption> | <clip> | <question> | <answer> | <sum_question> | <sum_answer>;")
+    lines += [f"<{rule}> = {' | '.join(forms)};" for rule, forms in rules.items() if forms]
+    return "\n".join(lines) + "\n"
