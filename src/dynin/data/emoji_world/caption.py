@@ -188,7 +188,7 @@ def prompt(scene: Scene, generator: np.random.Generator) -> str:
     )
     if generator.random() < 0.6 and not text.startswith("on "):
         text = wording.pick(_OPENINGS, generator).format(text)
-    return wording.vary_form(text, generator)
+    return wording.vary_form(text, generator, "?" if text.startswith("can ") else ".")
 
 
 _RELATION = r"(?:(?:to|on)\s+the\s+)?(left\s+of|right\s+of|above|over|below|under|beneath|underneath)"

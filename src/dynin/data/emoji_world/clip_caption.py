@@ -74,17 +74,17 @@ def canonical(clip: Clip) -> str:
 
 
 _OTHER_VERBS: dict[Motion, tuple[str, ...]] = {
-    "left": ("moves to the left", "goes left", "is moving left", "moving left"),
-    "right": ("moves to the right", "goes right", "is moving right", "moving right"),
-    "up": ("goes up", "is moving up", "rises", "moving up"),
-    "down": ("goes down", "is moving down", "falls", "moving down"),
-    "still": ("does not move", "stands still", "staying still"),
-    "grows": ("gets bigger", "is growing", "growing"),
-    "shrinks": ("gets smaller", "is shrinking", "shrinking"),
+    "left": ("moves to the left", "goes left", "is moving left"),
+    "right": ("moves to the right", "goes right", "is moving right"),
+    "up": ("goes up", "is moving up", "rises"),
+    "down": ("goes down", "is moving down", "falls"),
+    "still": ("does not move", "stands still"),
+    "grows": ("gets bigger", "is growing"),
+    "shrinks": ("gets smaller", "is shrinking"),
 }
 _OPENINGS = (
-    "a video of {}", "make a video of {}", "show me a video of {}", "a clip of {}", "animate {}", "film {}",
-    "create a video of {}", "video: {}",
+    "a video in which {}", "make a video in which {}", "show me a video where {}", "a clip where {}", "film how {}",
+    "show how {}", "create a video where {}", "video: {}",
 )  # fmt: skip
 _GROUNDS = (
     "{content} {ground}", "{content} {ground}", "{content} on {colour}", "{content} in front of {a} {colour} background",
@@ -120,7 +120,8 @@ _VERB = "(" + "|".join(sorted(_MOTIONS_BY_VERB, key=len, reverse=True)) + ")"
 _THING = wording.ARTICLE + wording.SMALL + wording.NAME
 _GROUND = rf"(?:on|in\s+front\s+of|with)\s+{wording.ARTICLE}({'|'.join(BACKGROUNDS)})(?:\s+background)?"
 _LEAD = (
-    r"(?:video\s+|(?:(?:make|show\s+me|show|create)\s+)?an?\s+(?:video|clip)\s+of\s+|animate\s+|film\s+"
+    r"(?:video\s+|(?:film|show)\s+how\s+"
+    r"|(?:(?:make|show\s+me|show|create)\s+)?an?\s+(?:video|clip)\s+(?:of|where|in\s+which)\s+"
     r"|(?:the|this)\s+video\s+shows\s+)?"
 )
 _PATTERN = re.compile(

@@ -14,10 +14,10 @@ import numpy as np
 from dynin.data.emoji_world import caption, clip_caption, problem, wording
 from dynin.data.emoji_world.artwork import article, plural
 from dynin.data.emoji_world.clip import Clip, sample_clip
-from dynin.data.emoji_world.scene import BACKGROUNDS, RELATIONS, Scene, draw_names, sample_scene
+from dynin.data.emoji_world.scene import BACKGROUNDS, MOST_THINGS, RELATIONS, Scene, draw_names, sample_scene
 
-Kind = Literal["one", "pair", "count", "clip", "question", "answer", "sum_question", "sum_answer"]
-WEIGHTS: dict[Kind, float] = {
+SentenceKind = Literal["one", "pair", "count", "clip", "question", "answer", "sum_question", "sum_answer"]
+WEIGHTS: dict[SentenceKind, float] = {
     "one": 0.16, "pair": 0.28, "count": 0.1, "clip": 0.18, "question": 0.08, "answer": 0.08, "sum_question": 0.06,
     "sum_answer": 0.06,
 }  # fmt: skip
@@ -30,7 +30,7 @@ MOST_WORDS = 14
 class Sentence:
     """What is said, and what it says."""
 
-    kind: Kind
+    kind: SentenceKind
     text: str
     content: Scene | Clip | problem.Sum | None
     """The scene, clip or sum that the sentence tells; None for questions and answers about pictures."""
@@ -48,13 +48,26 @@ _ANSWERS = (
 )  # fmt: skip
 
 
-def sample_sentence(kind: Kind, names: Sequence[str], generator: np.random.Generator) -> Sentence:
-    """Draw a sentence of this kind."""
-    if kind in ("one", "pair", "count"):
-        scene = sample_scene(kind, names, generator)  # type: ignore[arg-type]
-        return Sentence(kind=kind, text=caption.plain(scene, generator), content=scene)
+def sample_sentence(
+    kind: SentenceKind,
+    names: Sequence[str],
+    generator: np.random.Generator,
+    *,
+    max_things: int = MOST_THINGS,
+    is_canonical: bool = False,
+) -> Sentence:
+    """Draw a sentence of this kind.
+
+    Args:
+        max_things: Most things in a caption; must suffice for the kind.
+        is_canonical: Whether captions of pictures must be canonical; else the things may come in any order.
+    """
+    if kind == "one" or kind == "pair" or kind == "count":
+        scene = sample_scene(kind, names, generator, max_things)
+        text = caption.canonical(scene) if is_canonical else caption.plain(scene, generator)
+        return Sentence(kind=kind, text=text, content=scene)
     if kind == "clip":
-        clip = sample_spoken_clip(names, generator)
+        clip = _sample_short_clip(names, generator, is_alone=max_things == 1)
         return Sentence(kind=kind, text=clip_caption.canonical(clip), content=clip)
     if kind in ("sum_question", "sum_answer"):
         drawn = problem.sample_sum(generator, num_steps=1)
@@ -74,22 +87,12 @@ def sample_sentence(kind: Kind, names: Sequence[str], generator: np.random.Gener
     return Sentence(kind=kind, text=text, content=None)
 
 
-def sample_spoken_clip(names: Sequence[str], generator: np.random.Generator) -> Clip:
-    """Draw a clip whose caption is short enough to be said."""
+def _sample_short_clip(names: Sequence[str], generator: np.random.Generator, is_alone: bool) -> Clip:
+    """A clip whose caption is short enough to be said."""
     while True:
-        clip = sample_clip(names, generator)
+        clip = sample_clip(names, generator, is_alone=is_alone)
         if len(clip_caption.canonical(clip).split()) <= MOST_WORDS:
             return clip
-
-
-def draw_kind(generator: np.random.Generator) -> Kind:
-    """A kind of sentence, as often as `WEIGHTS` says."""
-    draw = generator.random() * sum(WEIGHTS.values())
-    for kind, weight in WEIGHTS.items():
-        draw -= weight
-        if draw < 0:
-            return kind
-    return "one"
 
 
 def grammar(names: Sequence[str]) -> str:
