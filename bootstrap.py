@@ -108,13 +108,16 @@ def set_up(extra):
     print(f"setting up {VENV.name} (once; everything stays inside this folder)", flush=True)
     if not PYTHON.exists():
         make_environment()
-    downloaded = install_torch()
-    downloaded += install_project(extra)
+    sizes = [install_torch(), install_project(extra)]
+    downloaded, copied = (sum(pair[index] for pair in sizes) / 1e6 for index in (0, 1))
     refuse_strangers()
     STAMP.write_text(json.dumps({"fingerprint": wanted, "extras": sorted({*extras, extra})}), encoding="utf-8")
     size = sum(path.stat().st_size for path in VENV.rglob("*") if path.is_file() and not path.is_symlink())
     seconds = time.monotonic() - started
-    print(f"ready after {seconds:.0f} s: {downloaded / 1e6:.0f} MB downloaded, {size / 1e9:.2f} GB on disk", flush=True)
+    local = f", {copied:.0f} MB from wheels on this machine" if copied else ""
+    print(
+        f"ready after {seconds:.0f} s: {downloaded:.0f} MB downloaded{local}, {size / 1e9:.2f} GB on disk", flush=True
+    )
 
 
 def read_stamp():
@@ -147,11 +150,11 @@ def make_environment():
 
 
 def install_torch():
-    """Install PyTorch unless it is there; never a CUDA build by surprise. Returns the bytes downloaded."""
+    """Install PyTorch unless it is there; never a CUDA build by surprise. Returns bytes downloaded and copied."""
     found = installed_torch()
     if found:
         print(f"  torch {found} is already there", flush=True)
-        return 0
+        return 0, 0
     version = pinned("torch")
     plain = f"torch=={version}"
     local = offered(plain, ["--no-index"])
@@ -225,7 +228,7 @@ def is_cpu_build(metadata):
 
 
 def install_project(extra):
-    """Install this folder with one extra, every version as in the constraints. Returns the bytes downloaded."""
+    """Install this folder with one extra, every version as in the constraints. Returns bytes downloaded and copied."""
     print(f"  dynin and what it needs ({extra})", flush=True)
     text = CONSTRAINTS.read_text(encoding="utf-8")
     kept = re.sub(r"^torch==.*$", f"torch=={installed_torch()}", text, flags=re.MULTILINE)
@@ -236,10 +239,9 @@ def install_project(extra):
 
 
 def pip_install(options):
-    """Run pip, show what it downloads, keep its full output in a log. Returns the bytes downloaded."""
+    """Run pip, show large downloads, keep its full output in a log. Returns bytes downloaded and copied."""
     command = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
-    downloaded = 0.0
-    lines = []
+    downloaded, copied, lines = 0, 0, []
     process = subprocess.Popen(
         [str(part) for part in [*command, *options]],
         cwd=ROOT,
@@ -251,16 +253,24 @@ def pip_install(options):
         for line in process.stdout:
             log.write(line)
             lines.append(line.strip())
-            match = re.match(r"\s*Downloading (\S+) \(([\d.]+) (bytes|kB|MB|GB)\)", line)
-            if match and not match.group(1).endswith(".metadata"):
-                size = float(match.group(2)) * {"bytes": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}[match.group(3)]
-                downloaded += size
-                if size > 5e6:
-                    print(f"    {match.group(1).rsplit('/', 1)[-1]}  {size / 1e6:.0f} MB", flush=True)
+            downloaded += downloaded_bytes(line)
+            local = re.match(r"\s*Processing (\S+\.whl)", line)
+            copied += os.path.getsize(local.group(1)) if local and os.path.exists(local.group(1)) else 0
     if process.returncode != 0:
         reasons = [line for line in lines if line.startswith("ERROR")] or lines[-1:]
         raise SetupError(f"pip failed: {' '.join(reasons[:1])} (all of it: {LOG})")
-    return int(downloaded)
+    return downloaded, copied
+
+
+def downloaded_bytes(line):
+    """The size that a line of pip's output announces, shown if it is large; 0 where it announces none."""
+    match = re.match(r"\s*Downloading (\S+) \(([\d.]+) (bytes|kB|MB|GB)\)", line)
+    if not match or match.group(1).endswith(".metadata"):
+        return 0
+    size = float(match.group(2)) * {"bytes": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}[match.group(3)]
+    if size > 5e6:
+        print(f"    {match.group(1).rsplit('/', 1)[-1]}  {size / 1e6:.0f} MB", flush=True)
+    return int(size)
 
 
 def refuse_strangers():
