@@ -87,8 +87,8 @@ _OPENINGS = (
     "show how {}", "create a video where {}", "video: {}",
 )  # fmt: skip
 _GROUNDS = (
-    "{content} {ground}", "{content} {ground}", "{content} on {colour}", "{content} in front of {a} {colour} background",
-    "{ground}, {content}",
+    "{content} {ground}", "{content} {ground}", "{content} on {colour}", "{ground}, {content}",
+    "{content} in front of {a} {colour} background",
 )  # fmt: skip
 PLAIN_SHARE = 0.4
 """Share of prompts in canonical words."""

@@ -1,6 +1,7 @@
 """Instructions about clips: animate a picture, change a video, pick a frame.
 
-Enters: `Clip` values, names and a numpy generator. Leaves: instructions and exact targets. Does not know: splits, tasks.
+Enters: `Clip` values, names and a numpy generator. Leaves: instructions and exact targets. Does not know: splits,
+tasks.
 """
 
 from collections.abc import Sequence

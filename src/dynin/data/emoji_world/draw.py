@@ -36,7 +36,7 @@ from dynin.errors import ConfigError
 KIND_WEIGHTS: dict[Kind, float] = {"one": 0.25, "pair": 0.45, "count": 0.15, "trio": 0.15}
 """How often each kind of scene is drawn."""
 
-FEWEST_THINGS: dict[Kind, int] = {"one": 1, "pair": 2, "count": 2, "trio": 3}
+FEWEST_THINGS: dict[str, int] = {"one": 1, "pair": 2, "count": 2, "trio": 3}
 
 OPERATION_WEIGHTS: dict[Operation, float] = {
     "replace": 0.25, "remove": 0.15, "add": 0.2, "move": 0.15, "recolour": 0.1, "background": 0.15,
@@ -105,9 +105,7 @@ class Draw:
 
     def problem(self, generator: np.random.Generator) -> Problem:
         """A sum, a story or a row to count."""
-        return self._until(
-            lambda: sample_problem(self.names, generator), lambda drawn: is_problem_held_out(drawn.key)
-        )
+        return self._until(lambda: sample_problem(self.names, generator), lambda drawn: is_problem_held_out(drawn.key))
 
     def sentence(
         self, kinds: Sequence[SentenceKind], generator: np.random.Generator, *, is_canonical: bool = False
@@ -116,9 +114,7 @@ class Draw:
         allowed = [kind for kind in kinds if FEWEST_THINGS.get(kind, 0) <= self.max_things]
         kind = _weighted(allowed, WEIGHTS, generator)
         return self._until(
-            lambda: sample_sentence(
-                kind, self.names, generator, max_things=self.max_things, is_canonical=is_canonical
-            ),
+            lambda: sample_sentence(kind, self.names, generator, max_things=self.max_things, is_canonical=is_canonical),
             lambda drawn: is_sentence_held_out(drawn.text) or is_content_held_out(drawn.content),
         )
 

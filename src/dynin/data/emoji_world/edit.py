@@ -75,7 +75,9 @@ _BACKGROUND = (
 )  # fmt: skip
 
 
-def sample_edit(operation: Operation, source: Scene, names: Sequence[str], generator: np.random.Generator) -> Edit | None:
+def sample_edit(
+    operation: Operation, source: Scene, names: Sequence[str], generator: np.random.Generator
+) -> Edit | None:
     """Draw an edit of this operation, or None where the scene (or the drawn detail) does not allow it.
 
     The target is always describable.

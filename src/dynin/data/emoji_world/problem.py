@@ -128,7 +128,7 @@ SPOKEN_OPERATORS: dict[str, str] = {"+": "plus", "-": "minus", "x": "times"}
 
 
 def in_words(drawn: Sum) -> str:
-    """ "three plus four minus two"."""
+    """Such as "three plus four minus two"."""
     spoken = [wording.number_words(drawn.first)]
     for operator, operand in drawn.steps:
         spoken += [SPOKEN_OPERATORS[operator], wording.number_words(operand)]
@@ -136,12 +136,12 @@ def in_words(drawn: Sum) -> str:
 
 
 def spoken_question(drawn: Sum) -> str:
-    """ "what is two plus three"."""
+    """Such as "what is two plus three"."""
     return f"what is {in_words(drawn)}"
 
 
 def spoken_answer(drawn: Sum) -> str:
-    """ "two plus three is five"."""
+    """Such as "two plus three is five"."""
     return f"{in_words(drawn)} is {wording.number_words(drawn.results[-1])}"
 
 

@@ -57,7 +57,7 @@ _WHO_STAYS = ("what stays still", "which thing does not move")
 
 
 def _asked(text: str, generator: np.random.Generator) -> str:
-    mark = "?" if text.split()[0] in _ASKING else "."
+    mark = "?" if text.split(maxsplit=1)[0] in _ASKING else "."
     return wording.vary_form(text, generator, mark)
 
 
@@ -152,9 +152,7 @@ def ask_clip(clip: Clip, names: Sequence[str], generator: np.random.Generator) -
     return Question(topic=topic, text=_asked(text, generator), answer=answer)
 
 
-def _clip_question(
-    topic: Topic, clip: Clip, names: Sequence[str], generator: np.random.Generator
-) -> tuple[str, str]:
+def _clip_question(topic: Topic, clip: Clip, names: Sequence[str], generator: np.random.Generator) -> tuple[str, str]:
     shown = [clip.mover] if clip.still is None else [clip.mover, clip.still]
     if topic == "background":
         return wording.pick(_BACKGROUND, generator), clip.background

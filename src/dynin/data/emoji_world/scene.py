@@ -116,7 +116,7 @@ def is_inside(thing: Thing) -> bool:
 def places(size: Size) -> tuple[tuple[int, int], ...]:
     """Every (column, row) at which a thing of this size lies inside the canvas."""
     last = GRID_CELLS - SIZE_CELLS[size]
-    return tuple(product(range(last + 1), repeat=2))
+    return tuple(product(range(last + 1), range(last + 1)))
 
 
 @cache
@@ -160,7 +160,8 @@ def _draw_sizes(count: int, generator: np.random.Generator) -> tuple[Size, ...]:
         return ("large",) if generator.random() < 0.7 else ("small",)
     if generator.random() < 0.8:
         return ("large",) * count
-    return tuple("small" if bit else "large" for bit in generator.integers(2, size=count))
+    sizes: tuple[Size, Size] = ("large", "small")
+    return tuple(sizes[int(bit)] for bit in generator.integers(2, size=count))
 
 
 def sample_scene(kind: Kind, names: Sequence[str], generator: np.random.Generator, max_things: int = 3) -> Scene:
@@ -174,7 +175,7 @@ def sample_scene(kind: Kind, names: Sequence[str], generator: np.random.Generato
     if kind == "one":
         sizes = _draw_sizes(1, generator)
         choices = places(sizes[0])
-        chosen = (names[int(generator.integers(len(names)))],)
+        chosen: tuple[str, ...] = (names[int(generator.integers(len(names)))],)
         placement: Sequence[tuple[int, int]] = (choices[int(generator.integers(len(choices)))],)
     elif kind == "count":
         count = 3 if max_things >= 3 and generator.random() < 0.5 else 2

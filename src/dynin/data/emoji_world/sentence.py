@@ -14,7 +14,7 @@ import numpy as np
 from dynin.data.emoji_world import caption, clip_caption, problem, wording
 from dynin.data.emoji_world.artwork import article, plural
 from dynin.data.emoji_world.clip import Clip, sample_clip
-from dynin.data.emoji_world.scene import BACKGROUNDS, MOST_THINGS, RELATIONS, Scene, draw_names, sample_scene
+from dynin.data.emoji_world.scene import BACKGROUNDS, MOST_THINGS, RELATIONS, Kind, Scene, draw_names, sample_scene
 
 SentenceKind = Literal["one", "pair", "count", "clip", "question", "answer", "sum_question", "sum_answer"]
 WEIGHTS: dict[SentenceKind, float] = {
@@ -22,6 +22,9 @@ WEIGHTS: dict[SentenceKind, float] = {
     "sum_answer": 0.06,
 }  # fmt: skip
 """How often each kind of sentence is said."""
+
+_SCENES: dict[str, Kind] = {"one": "one", "pair": "pair", "count": "count"}
+"""The scenes that captions of these kinds tell."""
 
 MOST_WORDS = 14
 
@@ -62,8 +65,8 @@ def sample_sentence(
         max_things: Most things in a caption; must suffice for the kind.
         is_canonical: Whether captions of pictures must be canonical; else the things may come in any order.
     """
-    if kind == "one" or kind == "pair" or kind == "count":
-        scene = sample_scene(kind, names, generator, max_things)
+    if kind in _SCENES:
+        scene = sample_scene(_SCENES[kind], names, generator, max_things)
         text = caption.canonical(scene) if is_canonical else caption.plain(scene, generator)
         return Sentence(kind=kind, text=text, content=scene)
     if kind == "clip":

@@ -47,18 +47,18 @@ def noun(name: str, size: str) -> str:
 
 
 def one_of(name: str, size: str = "large") -> str:
-    """ "a dog", "an owl", "a small dog"."""
+    """Such as "a dog", "an owl", "a small dog"."""
     phrase = noun(name, size)
     return f"{article(phrase)} {phrase}"
 
 
 def several_of(name: str, size: str, count: int) -> str:
-    """ "three small dogs"."""
+    """Such as "three small dogs"."""
     return f"{number_words(count)} {noun(plural(name), size)}"
 
 
 def on_background(colour: str) -> str:
-    """ "on a blue background"."""
+    """Such as "on a blue background"."""
     return f"on {article(colour)} {colour} background"
 
 
