@@ -61,7 +61,7 @@ def plan_block(num_masked: Sequence[int], num_steps: Sequence[int], segment: Seg
     scales = [step_scales(length, policy.guidance_scale, policy.guidance_interval) for length in lengths]
     width = max(lengths)
 
-    def table(rows: Sequence[tuple[float, ...]], width: int, dtype: torch.dtype) -> Tensor:
+    def table(rows: Sequence[tuple[int | float, ...]], width: int, dtype: torch.dtype) -> Tensor:
         return torch.tensor([row + (0,) * (width - len(row)) for row in rows], dtype=dtype, device=device)
 
     return Plan(
@@ -226,7 +226,7 @@ class Block:
         present = self.window.flatten()[place]
         return chosen_prob(logits.float(), index_in(self.segment.allowed_ids, present))
 
-    def _spread(self, place: Int[Tensor, " K"], values: Tensor, fill: float) -> Tensor:
+    def _spread(self, place: Int[Tensor, " K"], values: Tensor, fill: int | float) -> Tensor:
         """Values at flat positions of the window, `fill` elsewhere."""
         spread = values.new_full((self.window.numel(),), fill)
         return spread.index_put((place,), values).view_as(self.window)

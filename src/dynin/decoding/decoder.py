@@ -11,7 +11,7 @@ row ended, and the number of denoiser calls. Does not know models, tokenizers or
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,6 +26,7 @@ from dynin.errors import RequestError
 FinishReason = Literal["stop", "length"]
 
 
+@runtime_checkable
 class Denoiser(Protocol):
     """The only thing the decoder knows of a network."""
 

@@ -6,10 +6,9 @@ Does not know ids or vocabularies.
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from dynin.decoding.remask import RemaskRule
-from dynin.decoding.score import ScoreName
+from dynin.decoding.score import SCORE_NAMES
 from dynin.diffusion.schedule import require_schedule
 from dynin.errors import ConfigError
 
@@ -31,28 +30,28 @@ class DecodingPolicy:
     """Weight w of classifier-free guidance; 0 makes no unconditional pass."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     """Guidance acts while the share of a block's steps already done lies in [first, second)."""
-    score: ScoreName = "confidence"
-    """How proposals are rated."""
+    score: str = "confidence"
+    """How proposals are rated: "confidence", "margin", "entropy" or "random"."""
     schedule: str = "uniform"
     """How many places are revealed per step: "uniform", or a mask-ratio schedule of `diffusion.schedule`."""
     threshold: float | None = None
     """Reveal, beyond the step's quota, every proposal whose probability reaches this; saves steps."""
     noise_temperature: float = 0.0
     """Gumbel noise on the logarithm of the score when choosing what to reveal, annealed over the steps."""
-    anneal: Literal["linear", "compound"] = "linear"
-    """Noise falls as 1 - progress, or by that factor again at each step."""
+    anneal: str = "linear"
+    """"linear": noise falls as 1 - progress; "compound": by that factor again at each step."""
     remask: RemaskRule | None = None
     """Hides committed places of the current block again; None keeps what is committed."""
-    compat: Literal["none", "published"] = "none"
-    """"published" imitates the reference block sampler: float64 confidence, the mask id may be predicted, and places
-    it leaves hidden compete with later blocks."""
+    compat: str = "none"
+    """"none", or "published", which imitates the reference block sampler: float64 confidence, the mask id may be
+    predicted, and places it leaves hidden compete with later blocks."""
 
     def __post_init__(self) -> None:
         """Check every field."""
         if self.schedule != "uniform":
             require_schedule(self.schedule)
-        if self.score not in get_args(ScoreName):
-            raise ConfigError(f"unknown score {self.score!r}; expected one of {', '.join(get_args(ScoreName))}")
+        if self.score not in SCORE_NAMES:
+            raise ConfigError(f"unknown score {self.score!r}; expected one of {', '.join(SCORE_NAMES)}")
         if self.anneal not in ("linear", "compound"):
             raise ConfigError(f"unknown annealing {self.anneal!r}; expected linear or compound")
         if self.compat not in ("none", "published"):

@@ -6,7 +6,7 @@ many places more as were hidden, so decoding with a rule takes the same number o
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -32,6 +32,7 @@ class Committed:
     """Share of the block's steps done before this one, in [0, 1)."""
 
 
+@runtime_checkable
 class RemaskRule(Protocol):
     """Chooses which committed places to hide again."""
 

@@ -7,13 +7,10 @@ float64.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-
-ScoreName = Literal["confidence", "margin", "entropy", "random"]
 
 _TINY = 1e-20
 
@@ -74,7 +71,7 @@ def propose(
     row: Int[Tensor, " K"],
     *,
     temperature: float,
-    score: ScoreName,
+    score: str,
     noise: Noise,
     dtype: torch.dtype = torch.float32,
 ) -> Proposal:
@@ -129,3 +126,5 @@ _SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "margin": _margin,
     "entropy": _negative_entropy,
 }
+
+SCORE_NAMES = (*_SCORES, "random")
