@@ -178,3 +178,51 @@ def test_an_old_python_is_told_in_one_line(monkeypatch, capsys):
 )
 def test_a_cuda_build_of_torch_is_told_from_a_cpu_build(metadata, is_cpu):
     assert bootstrap.is_cpu_build(metadata) is is_cpu
+
+
+def test_the_page_of_tasks_names_every_row_of_both_tables():
+    from dynin.sequence.task import EMBEDDED_TASKS, PUBLISHED_ALTERNATIVES, PUBLISHED_TASKS
+
+    text = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    first, second = text.split("## The published layout")
+    rows = {
+        match[0]: (match[1].split(", "), match[2].split(", "))
+        for match in re.findall(r"^\| (\w+) \| ([a-z, ]+) \| ([a-z, ]+) \|$", first, re.MULTILINE)
+    }
+    words = {"text": "text", "picture": "image", "video": "video", "speech": "speech"}
+    del rows["task"]
+    assert set(rows) == set(EMBEDDED_TASKS)
+    for name, (given, made) in rows.items():
+        assert tuple(words[word] for word in given) == EMBEDDED_TASKS[name].conditions
+        assert tuple(words[word] for word in made) == EMBEDDED_TASKS[name].targets
+    assert all(name in second for name in {**PUBLISHED_TASKS, **PUBLISHED_ALTERNATIVES})
+
+
+def test_the_page_of_the_vocabulary_tells_the_published_ids():
+    from dynin.vocabulary import PUBLISHED
+
+    text = (ROOT / "docs" / "vocabulary.md").read_text(encoding="utf-8").split("## The embedded layout")[0]
+    for name, token_id in PUBLISHED.special.items():
+        line = next(line for line in text.splitlines() if line.startswith("| ") and f"`{name}`" in line)
+        numbers = [int(number.replace(",", "")) for number in re.findall(r"\d[\d,]+\d", line.split("|")[1])]
+        assert numbers[0] <= token_id <= numbers[-1], name
+    assert f"{PUBLISHED.size:,} rows" in text
+
+
+def test_the_page_of_decoding_names_every_field_of_a_policy():
+    from dataclasses import fields
+
+    from dynin.decoding.policy import DecodingPolicy
+
+    text = (ROOT / "docs" / "decoding.md").read_text(encoding="utf-8")
+    assert all(f"`{field.name}`" in text for field in fields(DecodingPolicy))
+
+
+def test_every_quirk_has_a_row_that_names_code_which_exists():
+    rows = re.findall(r"^\| Q(\d+) \|.*\| (`[^|]+`) \|$", (ROOT / "docs" / "parity.md").read_text(), re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 25))
+    for _, places in rows:
+        folder = Path()
+        for place in re.findall(r"`([\w/.]+)`", places):
+            folder = Path(place).parent if "/" in place else folder
+            assert (ROOT / "src" / "dynin" / folder / Path(place).name).exists(), place
