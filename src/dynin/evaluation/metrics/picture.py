@@ -10,7 +10,7 @@ are stated here again. Its limits were fixed before any training; docs/tasks.md 
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
@@ -262,6 +262,17 @@ def reading_matches(reading: PictureReading, slots: SceneSlots) -> bool:
     if Counter((thing.name, thing.size) for thing in reading.things) != Counter(slots.things):
         return False
     return slots.relations <= relations_of(reading.things)
+
+
+def reading_shows(reading: PictureReading, things: Iterable[tuple[str, str, int, int]], background: str) -> bool:
+    """Whether a picture shows exactly these things at exactly these places, as the target of an edit must.
+
+    Args:
+        things: Name, size, column and row of each.
+    """
+    if reading.background != background or reading.num_unknown_cells:
+        return False
+    return Counter((thing.name, thing.size, thing.column, thing.row) for thing in reading.things) == Counter(things)
 
 
 def psnr_outside(

@@ -1,0 +1,154 @@
+"""The judge of pictures tells true scenes from scenes with one slot changed."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dynin.data.emoji_world.artwork import NAMES, NUM_OBJECTS
+from dynin.data.emoji_world.caption import SceneSlots, is_describable, parse, slots
+from dynin.data.emoji_world.scene import BACKGROUNDS, KINDS, Scene, Thing, render, sample_scene
+from dynin.evaluation.metrics.picture import (
+    GROUND_COLOURS,
+    picture_matches,
+    psnr_outside,
+    read_picture,
+    reading_matches,
+    reading_shows,
+)
+
+NUM_SCENES = 120
+
+
+def pixels_of(scene: Scene) -> Tensor:
+    """The rendered scene in [-1, 1]."""
+    return torch.tensor(render(scene)).permute(2, 0, 1) / 127.5 - 1
+
+
+def claim(text: str) -> SceneSlots:
+    """The slots of a caption that is understood."""
+    found = parse(text)
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Scene]:
+    generator = np.random.default_rng(11)
+    drawn = (sample_scene(KINDS[index % 4], NAMES[:NUM_OBJECTS], generator) for index in range(2 * NUM_SCENES))
+    return [scene for scene in drawn if is_describable(scene)][:NUM_SCENES]
+
+
+DOG_AND_APPLE = Scene(
+    things=(
+        Thing(name="dog", size="large", column=0, row=1),
+        Thing(name="red apple", size="small", column=3, row=2),
+    ),
+    background="blue",
+)
+
+
+def test_the_judges_colours_are_the_worlds() -> None:
+    assert GROUND_COLOURS == BACKGROUNDS
+
+
+def test_true_scenes_are_right(scenes: list[Scene]) -> None:
+    right = [picture_matches(pixels_of(scene), slots(scene)) for scene in scenes]
+    assert sum(right) >= 0.98 * len(right)
+
+
+def test_places_are_read_exactly(scenes: list[Scene]) -> None:
+    for scene in scenes[:40]:
+        placed = [(thing.name, thing.size, thing.column, thing.row) for thing in scene.things]
+        assert reading_shows(read_picture(pixels_of(scene)), placed, scene.background)
+
+
+def test_a_changed_object_is_wrong(scenes: list[Scene]) -> None:
+    for scene in scenes:
+        others = [name for name in NAMES[:NUM_OBJECTS] if name not in {thing.name for thing in scene.things}]
+        changed = replace(scene.things[0], name=others[len(others) // 2])
+        shown = pixels_of(replace(scene, things=(changed, *scene.things[1:])))
+        assert not picture_matches(shown, slots(scene))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a dog right of a small red apple on a blue background",
+        "a dog above a small red apple on a blue background",
+        "a dog left of a small red apple on a red background",
+        "a dog left of a red apple on a blue background",
+        "a small dog left of a small red apple on a blue background",
+        "a dog left of a small green apple on a blue background",
+        "a dog on a blue background",
+        "two dogs on a blue background",
+        "a dog left of a small red apple with a star below the dog on a blue background",
+    ],
+)
+def test_a_claim_with_one_slot_changed_is_wrong(text: str) -> None:
+    assert not picture_matches(pixels_of(DOG_AND_APPLE), claim(text))
+
+
+def test_a_claim_that_leaves_out_the_background_can_be_right() -> None:
+    assert picture_matches(pixels_of(DOG_AND_APPLE), claim("a dog left of a small red apple"))
+
+
+def test_blur_and_noise_are_forgiven() -> None:
+    shown = pixels_of(DOG_AND_APPLE)
+    blurred = functional.avg_pool2d(functional.pad(shown[None], (1, 1, 1, 1), mode="replicate"), 3, stride=1)[0]
+    noisy = shown + 0.1 * torch.randn(shown.shape, generator=torch.Generator().manual_seed(0))
+    assert picture_matches(blurred, slots(DOG_AND_APPLE))
+    assert picture_matches(noisy, slots(DOG_AND_APPLE))
+
+
+def test_a_thing_with_a_foreign_quarter_is_unknown() -> None:
+    shown = pixels_of(DOG_AND_APPLE)
+    cat = replace(DOG_AND_APPLE, things=(replace(DOG_AND_APPLE.things[0], name="blue book"),))
+    shown[:, 16:32, 0:16] = pixels_of(cat)[:, 16:32, 0:16]
+    assert read_picture(shown).num_unknown_cells > 0
+    assert not picture_matches(shown, slots(DOG_AND_APPLE))
+
+
+def test_litter_on_the_ground_is_wrong() -> None:
+    shown = pixels_of(DOG_AND_APPLE)
+    shown[:, 50:62, 20:30] = 1.0
+    assert not picture_matches(shown, slots(DOG_AND_APPLE))
+
+
+def test_noise_alone_shows_nothing() -> None:
+    shown = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    reading = read_picture(shown)
+    assert reading.things == ()
+    assert not reading_matches(reading, claim("a dog"))
+
+
+def test_half_a_thing_is_seen_only_where_things_may_leave() -> None:
+    leaving = Scene(things=(Thing(name="cat", size="large", column=3, row=1),), background="white")
+    assert read_picture(pixels_of(leaving)).things == ()
+    (seen,) = read_picture(pixels_of(leaving), may_leave=True).things
+    assert (seen.name, seen.size, seen.column, seen.row) == ("cat", "large", 3, 1)
+
+
+def test_a_picture_of_another_size_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(3, 32, 64\)"):
+        read_picture(torch.zeros(3, 32, 64))
+
+
+def test_fidelity_outside_ignores_the_edit() -> None:
+    source = torch.zeros(3, 64, 64)
+    result = source.clone()
+    is_edited = torch.zeros(64, 64, dtype=torch.bool)
+    is_edited[:32] = True
+    result[:, :32] = 1.0
+    assert psnr_outside(result, source, is_edited) == pytest.approx(100.0)
+    result[:, 32:] = 0.2
+    assert psnr_outside(result, source, is_edited) == pytest.approx(20.0, abs=1e-4)
+
+
+def test_fidelity_needs_something_outside() -> None:
+    picture = torch.zeros(3, 64, 64)
+    with pytest.raises(ValueError, match="nothing outside"):
+        psnr_outside(picture, picture, torch.ones(64, 64, dtype=torch.bool))
