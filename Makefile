@@ -24,6 +24,7 @@ fmt: ## format and fix what can be fixed
 	@$(PY) -m ruff check --quiet --fix-only . ; $(PY) -m ruff format .
 
 parity: ## our numbers against recorded ones: make parity GOLDEN=DIR
+	@ls "$(GOLDEN)"/*.npz >/dev/null 2>&1 || { echo "parity: no fixtures (*.npz beside *.json) in $(GOLDEN)"; exit 2; }
 	@$(PYTHON) bootstrap.py setup dev
 	@DYNIN_GOLDEN="$(GOLDEN)" $(PY) -m pytest -q -rs tests/parity
 
