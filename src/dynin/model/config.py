@@ -68,9 +68,10 @@ class ModelConfig:
             )
         for field in fields(cls):
             value = values[field.name]
-            is_number = isinstance(value, int | float if field.type is float else int) and not isinstance(value, bool)
-            if not is_number:
-                raise ConfigError(f"model setting {field.name!r} is {value!r}; expected {field.type.__name__}")
+            is_wrong = isinstance(value, bool) or not isinstance(value, int | float if field.type is float else int)
+            if is_wrong:
+                kind = "a number" if field.type is float else "an integer"
+                raise ConfigError(f"model setting {field.name!r} is {value!r}; expected {kind}")
         return cls(**values)  # type: ignore[arg-type]
 
 

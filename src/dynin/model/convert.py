@@ -11,12 +11,12 @@ Enters: tensors by published name, or ours. Leaves: the other. Does not know whe
     model.transformer.ff_out                 output
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from dynin.errors import CheckpointError
+from dynin.checkpoint import require_fit
 from dynin.model.config import ModelConfig
 from dynin.model.transformer import Transformer
 
@@ -62,26 +62,11 @@ def from_published(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict[s
     """
     names, shapes = published_names(config), expected_shapes(config)
     given = {name: tensor for name, tensor in tensors.items() if not name.startswith(_IGNORED_PREFIX)}
-    wrong_shapes = [
-        f"{theirs} is {tuple(given[theirs].shape)}, expected {shapes[ours]}"
-        for theirs, ours in names.items()
-        if theirs in given and tuple(given[theirs].shape) != shapes[ours]
-    ]
-    _require_none(names.keys() - given.keys(), given.keys() - names.keys(), wrong_shapes)
+    require_fit({theirs: shapes[ours] for theirs, ours in names.items()}, given)
     return {ours: given[theirs] for theirs, ours in names.items()}
 
 
 def to_published(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """The inverse of `from_published`."""
-    names = {ours: theirs for theirs, ours in published_names(config).items()}
-    _require_none(names.keys() - tensors.keys(), tensors.keys() - names.keys(), [])
-    return {theirs: tensors[ours] for ours, theirs in names.items()}
-
-
-def _require_none(missing: Iterable[str], unknown: Iterable[str], wrong_shapes: list[str]) -> None:
-    kinds = {"missing": sorted(missing), "unknown": sorted(unknown), "wrong shapes": wrong_shapes}
-    faults = [f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
-    if faults:
-        raise CheckpointError(
-            f"the weights do not fit the model; {'; '.join(faults)}; check that config and weights belong together"
-        )
+    """The inverse of `from_published`, with the same errors."""
+    require_fit(expected_shapes(config), tensors)
+    return {theirs: tensors[ours] for theirs, ours in published_names(config).items()}
