@@ -9,7 +9,7 @@ Does not know blocks before or after it, nor when a canvas grows.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,7 +19,9 @@ from dynin.decoding.canvas import Canvas, Places, Segment
 from dynin.decoding.commit import choose_best, noise_temperatures, plan_remaining
 from dynin.decoding.guidance import guide, pair_with_unconditional, step_scales
 from dynin.decoding.remask import Committed
-from dynin.decoding.score import Noise, Proposal, chosen_prob, gumbel, propose
+from dynin.decoding.score import Noise, Proposal, chosen_prob, gumbel, log_score, propose
+
+_LAST = 1000.0  # more than any two scores or logarithms of scores are apart
 
 DenoiserCall = Callable[[Tensor, Tensor | None, Tensor, Tensor | None], Tensor]
 
@@ -81,8 +83,14 @@ class Record:
     """Probability of the id at commitment; 1 for what was given, 0 where hidden."""
     times: Int[Tensor, "B N"]
     """How often hidden again."""
+    checks: Int[Tensor, "B N"]
+    """How often verified since committed."""
     is_open: Bool[Tensor, "B N"]
     """Committed by the decoder."""
+
+    def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The four tables, in the order of the fields."""
+        return self.prob, self.times, self.checks, self.is_open
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,11 +129,9 @@ class Block:
         place = is_masked.flatten().nonzero().squeeze(1)
         if len(place) == 0:
             return None
-        rule = policy.remask
-        checked = place[:0]
-        if rule is not None and rule.rescores:
-            checked = (self.record.is_open & ~is_masked).flatten().nonzero().squeeze(1)
-        logits = self._denoise(index, torch.cat([place, checked]))
+        inspected = self._inspect(index, is_masked)
+        checked = place[:0] if inspected is None else inspected.flatten().nonzero().squeeze(1)
+        logits = self._denoise(index, torch.cat([place, checked]), inspected)
         proposal = propose(
             logits[: len(place)],
             place // self.window.shape[1],
@@ -134,29 +140,54 @@ class Block:
             noise=self.noise,
             dtype=torch.float64 if policy.compat == "published" else torch.float32,
         )
-        num_masked = is_masked.sum(dim=1)
-        remasked = torch.zeros_like(is_masked)
-        if rule is not None:
-            prob = self.record.prob
-            if rule.rescores:
-                prob = self._spread(checked, self._present_prob(logits[len(place) :], checked), 1.0)
-            committed = Committed(
-                is_open=self.record.is_open & ~is_masked & (num_masked > 0)[:, None],
-                prob=prob,
-                times=self.record.times,
-                num_places=self.plan.remaining[:, 0],
-                progress=self.plan.progress[:, index],
+        if inspected is not None:
+            self._verify(logits[len(place) :], checked, inspected)
+        is_remasked = torch.zeros_like(is_masked)
+        if policy.remask is not None:
+            seen = is_remasked if inspected is None else inspected
+            is_remasked = policy.remask.choose(
+                self._committed(index, is_masked), seen, self.plan.remaining[:, index + 1]
             )
-            remasked = rule.choose(committed, self.plan.remaining[:, index + 1])
-        is_committed = self._choose(index, place, proposal, num_masked + remasked.sum(dim=1))
-        self._write(place, proposal, is_committed, remasked)
+        is_committed = self._choose(index, place, proposal, is_masked.sum(dim=1) + is_remasked.sum(dim=1))
+        self._write(place, proposal, is_committed, is_remasked)
         if self.segment.stop_ids:
             self._stop()
-        return Outcome(is_committed, remasked)
+        return Outcome(is_committed, is_remasked)
 
-    def _denoise(self, index: int, place: Int[Tensor, " K"]) -> Float[Tensor, "K A"]:
+    def _committed(self, index: int, is_masked: Bool[Tensor, "B W"]) -> Committed:
+        """What a rule sees before a step; rows with nothing hidden are left out, as they are when decoded alone."""
+        return Committed(
+            is_open=self.record.is_open & ~is_masked & is_masked.any(dim=1, keepdim=True),
+            prob=self.record.prob,
+            times=self.record.times,
+            checks=self.record.checks,
+            num_places=self.plan.remaining[:, 0],
+            progress=self.plan.progress[:, index],
+        )
+
+    def _inspect(self, index: int, is_masked: Bool[Tensor, "B W"]) -> Bool[Tensor, "B W"] | None:
+        """Committed places that the coming pass verifies; none in a row's last step, which could not hide them."""
+        rule = self.segment.policy.remask
+        if rule is None or not rule.verifies:
+            return None
+        return rule.inspect(self._committed(index, is_masked)) & (self.plan.remaining[:, index + 1] > 0)[:, None]
+
+    def _verify(self, logits: Float[Tensor, "K A"], place: Int[Tensor, " K"], inspected: Bool[Tensor, "B W"]) -> None:
+        """Note the new probabilities of inspected ids."""
+        present = index_in(self.segment.allowed_ids, self.window.flatten()[place])
+        prob = self._spread(place, chosen_prob(logits.float(), present), 0.0)
+        self.record.prob = torch.where(inspected, prob, self.record.prob)
+        self.record.checks = self.record.checks + inspected
+
+    def _denoise(
+        self, index: int, place: Int[Tensor, " K"], inspected: Bool[Tensor, "B W"] | None
+    ) -> Float[Tensor, "K A"]:
         """Logits at places given as flat positions in the window, guided where the plan says so."""
         canvas = self.canvas
+        rule = self.segment.policy.remask
+        if inspected is not None and rule is not None and rule.hides_inspected:
+            hidden = self.window.masked_fill(inspected, self.mask_id)
+            canvas = replace(canvas, ids=canvas.ids.scatter(1, self.places.columns, hidden))
         batch, length = canvas.ids.shape
         row = place // self.window.shape[1]
         position = row * length + self.places.columns.flatten()[place]
@@ -180,7 +211,9 @@ class Block:
         if policy.noise_temperature > 0:
             row = place // self.window.shape[1]
             drawn = gumbel(self.noise.uniform(row, 1, score.dtype).squeeze(1))
-            score = score.clamp_min(1e-20).log() + self.plan.noise_temperature[row, index] * drawn
+            score = log_score(score, policy.score) + self.plan.noise_temperature[row, index] * drawn
+        if policy.defer_stops:
+            score = torch.where(self._is_stop(self._ids(proposal)), score - _LAST, score)
         if policy.compat == "published":
             quota = self.plan.remaining[:, index] - self.plan.remaining[:, index + 1]
         else:
@@ -192,23 +225,21 @@ class Block:
 
     def _write(self, place: Int[Tensor, " K"], proposal: Proposal, is_committed: Tensor, is_remasked: Tensor) -> None:
         """Put committed ids in and mask ids back, in the window, the canvas and the record."""
-        allowed = self.segment.allowed_ids
-        chosen = proposal.choice if allowed is None else allowed[proposal.choice]
-        window = torch.where(is_committed, self._spread(place, chosen, self.mask_id), self.window)
+        window = torch.where(is_committed, self._spread(place, self._ids(proposal), self.mask_id), self.window)
         self.window = window.masked_fill(is_remasked, self.mask_id)
         self.canvas.ids.scatter_(1, self.places.columns, self.window)
         record = self.record
         prob = self._spread(place, proposal.prob.to(record.prob.dtype), 0.0)
         record.prob = torch.where(is_committed, prob, record.prob).masked_fill(is_remasked, 0.0)
         record.times = record.times + is_remasked
+        record.checks = record.checks.masked_fill(is_remasked, 0)
         record.is_open = (record.is_open | is_committed) & ~is_remasked
 
     def _stop(self) -> None:
         """Stop rows whose first stop id has nothing hidden before it, and fill them up with it."""
         width = self.window.shape[1]
         ordinal = torch.arange(width, device=self.window.device)
-        stops = torch.tensor(self.segment.stop_ids, device=self.window.device)
-        is_stop = torch.isin(self.window, stops) & self.places.is_valid
+        is_stop = self._is_stop(self.window) & self.places.is_valid
         is_masked = (self.window == self.mask_id) & self.places.is_valid
         first_stop = torch.where(is_stop, ordinal, width).amin(dim=1, keepdim=True)
         first_masked = torch.where(is_masked, ordinal, width).amin(dim=1, keepdim=True)
@@ -221,10 +252,14 @@ class Block:
         self.is_stopped = self.is_stopped | stops_now[:, 0]
         self.record.is_open = self.record.is_open & ~stops_now
 
-    def _present_prob(self, logits: Float[Tensor, "K A"], place: Int[Tensor, " K"]) -> Float[Tensor, " K"]:
-        """Probability of the ids that are at the places already."""
-        present = self.window.flatten()[place]
-        return chosen_prob(logits.float(), index_in(self.segment.allowed_ids, present))
+    def _is_stop(self, ids: Int[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
+        """Which ids end the segment."""
+        return torch.isin(ids, torch.tensor(self.segment.stop_ids, dtype=ids.dtype, device=ids.device))
+
+    def _ids(self, proposal: Proposal) -> Int[Tensor, " K"]:
+        """The proposed ids."""
+        allowed = self.segment.allowed_ids
+        return proposal.choice if allowed is None else allowed[proposal.choice]
 
     def _spread(self, place: Int[Tensor, " K"], values: Tensor, fill: int | float) -> Tensor:
         """Values at flat positions of the window, `fill` elsewhere."""

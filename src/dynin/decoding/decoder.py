@@ -154,7 +154,12 @@ class ParallelDecoder:
         given = state.canvas.ids.gather(1, places.columns) != self.mask_id
         progress = _Progress(
             places=places,
-            record=Record(given.float(), torch.zeros_like(places.columns), torch.zeros_like(given)),
+            record=Record(
+                given.float(),
+                torch.zeros_like(places.columns),
+                torch.zeros_like(places.columns),
+                torch.zeros_like(given),
+            ),
             is_stopped=torch.zeros_like(state.canvas.ids[:, 0], dtype=torch.bool),
             stop_id=torch.zeros_like(state.canvas.ids[:, 0]),
         )
@@ -183,8 +188,7 @@ class ParallelDecoder:
         state.canvas, state.is_target = grow(state.canvas, state.is_target, index, num_new, self.mask_id)
         progress.places = locate(state.is_target[index])
         added = progress.places.columns.shape[1] - progress.record.prob.shape[1]
-        record = progress.record
-        progress.record = Record(*(_widen(part, added) for part in (record.prob, record.times, record.is_open)))
+        progress.record = Record(*(_widen(part, added) for part in progress.record.parts()))
 
     def _decode_block(
         self, state: _Run, segment: Segment, progress: _Progress, where: tuple[int, int, int], steps: Sequence[int]
@@ -229,7 +233,6 @@ class ParallelDecoder:
         rows = torch.tensor(live, device=canvas.ids.device)
         places = progress.places.window(*span)
         part = Places(places.columns[rows], places.is_valid[rows])
-        record = progress.record
         live_canvas = Canvas(
             ids=canvas.ids[rows],
             attend=None if canvas.attend is None else canvas.attend[rows],
@@ -244,7 +247,7 @@ class ParallelDecoder:
             is_any_target=torch.stack(state.is_target).any(dim=0)[rows],
             places=part,
             plan=plan,
-            record=Record(*(item[rows, slice(*span)] for item in (record.prob, record.times, record.is_open))),
+            record=Record(*(part[rows, slice(*span)] for part in progress.record.parts())),
             noise=state.noise.rows(live),
             is_stopped=progress.is_stopped[rows],
             stop_id=progress.stop_id[rows],
@@ -298,10 +301,8 @@ def _absorb(state: _Run, progress: _Progress, block: Block, rows: Tensor, span: 
     state.canvas.ids[rows] = block.canvas.ids
     progress.is_stopped[rows] = block.is_stopped
     progress.stop_id[rows] = block.stop_id
-    record = progress.record
-    record.prob[rows, slice(*span)] = block.record.prob
-    record.times[rows, slice(*span)] = block.record.times
-    record.is_open[rows, slice(*span)] = block.record.is_open
+    for whole, part in zip(progress.record.parts(), block.record.parts(), strict=True):
+        whole[rows, slice(*span)] = part
 
 
 def _fill_stopped(state: _Run, progress: _Progress, start: int) -> None:

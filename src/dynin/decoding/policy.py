@@ -40,6 +40,8 @@ class DecodingPolicy:
     """Gumbel noise on the logarithm of the score when choosing what to reveal, annealed over the steps."""
     anneal: str = "linear"
     """"linear": noise falls as 1 - progress; "compound": by that factor again at each step."""
+    defer_stops: bool = False
+    """Reveal proposals of a stop id after all others of the block, so that an answer's length is decided last."""
     remask: RemaskRule | None = None
     """Hides committed places of the current block again; None keeps what is committed."""
     compat: str = "none"

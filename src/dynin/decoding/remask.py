@@ -23,9 +23,11 @@ class Committed:
     is_open: Bool[Tensor, "B N"]
     """Committed by this decoding, so they may be hidden again."""
     prob: Float[Tensor, "B N"]
-    """Probability of the id when it was committed; for rules that rescore, what the current pass gives it."""
+    """Probability of the id when it was committed or last verified."""
     times: Int[Tensor, "B N"]
     """How often a place has been hidden again already."""
+    checks: Int[Tensor, "B N"]
+    """How often a place has been verified since it was committed."""
     num_places: Int[Tensor, " B"]
     """Hidden places of the block when it began."""
     progress: Float[Tensor, " B"]
@@ -37,15 +39,26 @@ class RemaskRule(Protocol):
     """Chooses which committed places to hide again."""
 
     @property
-    def rescores(self) -> bool:
-        """Whether the rule wants the current pass's probability of committed ids (more rows for the head)."""
+    def verifies(self) -> bool:
+        """Whether the rule wants a new probability of committed ids from the pass that is about to run."""
+        ...
+
+    def inspect(self, committed: Committed) -> Bool[Tensor, "B N"]:
+        """Places to verify in the pass that is about to run; asked only of rules that verify."""
+        ...
+
+    @property
+    def hides_inspected(self) -> bool:
+        """Whether inspected places are hidden from that pass, as places were in training."""
         ...
 
     def hold(self, num_places: int, num_steps: int) -> tuple[int, int]:
         """Places kept hidden, and steps set aside, at the end of a block for correction; (0, 0) for none."""
         ...
 
-    def choose(self, committed: Committed, limit: Int[Tensor, " B"]) -> Bool[Tensor, "B N"]:
+    def choose(
+        self, committed: Committed, is_inspected: Bool[Tensor, "B N"], limit: Int[Tensor, " B"]
+    ) -> Bool[Tensor, "B N"]:
         """Places to hide again, at most `limit` per row and only open ones."""
         ...
 
@@ -81,17 +94,29 @@ class LowConfidenceRemask:
         _check_times(self.max_times)
 
     @property
-    def rescores(self) -> bool:
+    def verifies(self) -> bool:
         """No: the probability at commitment is enough."""
         return False
+
+    @property
+    def hides_inspected(self) -> bool:
+        """Nothing is inspected."""
+        return False
+
+    def inspect(self, committed: Committed) -> Bool[Tensor, "B N"]:
+        """No place."""
+        return torch.zeros_like(committed.is_open)
 
     def hold(self, num_places: int, num_steps: int) -> tuple[int, int]:
         """As many places as are hidden at a step, for the steps set aside."""
         hold_steps = int(num_steps * self.refine)
         return (self._quota(num_places), hold_steps) if hold_steps else (0, 0)
 
-    def choose(self, committed: Committed, limit: Int[Tensor, " B"]) -> Bool[Tensor, "B N"]:
+    def choose(
+        self, committed: Committed, is_inspected: Bool[Tensor, "B N"], limit: Int[Tensor, " B"]
+    ) -> Bool[Tensor, "B N"]:
         """The least certain open places, those hidden less often first."""
+        del is_inspected
         is_active = (committed.progress >= self.start) & (committed.progress < self.stop)
         quota = (committed.num_places * self.fraction - 1e-6).ceil().to(limit.dtype)
         quota = torch.minimum(quota, limit).where(is_active, torch.zeros_like(limit))
@@ -106,15 +131,22 @@ class LowConfidenceRemask:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VerifyRemask:
-    """Hide the places again to whose ids the current pass, which sees the other revealed places, gives little.
+    """Ask the model again about committed places, now that more is known, and hide those again that it doubts.
+
+    A share of the committed places is hidden from each pass, which so answers about them as about any hidden place; an
+    id that stands the test is put back. This takes no pass of its own.
 
     Source:
-        WINO, arXiv:2507.18578: draft at a low bar, verify at a higher one. There verification reads hidden shadow
-        places; here the committed place itself is read, at no additional pass.
+        WINO, arXiv:2507.18578: draft at a low bar, verify in the same pass. There additional shadow places are read,
+        which needs a network that knows of them.
     """
 
     bar: float = 0.3
     """Hide an id again when its probability is below this."""
+    share: float = 0.25
+    """Of the committed places, hidden from a pass to be verified, rounded up, the least verified and least certain
+    first. 0 verifies all of them as they stand, visible to the pass, which a network trained on hidden places alone
+    has not learnt."""
     max_times: int = 1
     """How often one place may be hidden again."""
 
@@ -122,21 +154,39 @@ class VerifyRemask:
         """Check the ranges."""
         if not 0.0 < self.bar <= 1.0:
             raise ConfigError(f"bar is {self.bar}; expected a probability in (0, 1]")
+        if not 0.0 <= self.share <= 1.0:
+            raise ConfigError(f"share is {self.share}; expected a number in [0, 1]")
         _check_times(self.max_times)
 
     @property
-    def rescores(self) -> bool:
-        """Yes: committed ids are verified by every pass."""
+    def verifies(self) -> bool:
+        """Yes, in every pass but a block's last."""
         return True
+
+    @property
+    def hides_inspected(self) -> bool:
+        """Unless everything is verified as it stands."""
+        return self.share > 0
+
+    def inspect(self, committed: Committed) -> Bool[Tensor, "B N"]:
+        """The share of open places that were verified least often, the least certain first."""
+        is_candidate = committed.is_open & (committed.times < self.max_times)
+        if self.share == 0:
+            return is_candidate
+        quota = (is_candidate.sum(dim=1) * self.share - 1e-6).ceil().to(torch.int64)
+        trust = committed.prob + 2 * committed.checks
+        return choose_best((-trust).masked_fill(~is_candidate, -torch.inf), quota)
 
     def hold(self, num_places: int, num_steps: int) -> tuple[int, int]:
         """Nothing is set aside."""
         del num_places, num_steps
         return (0, 0)
 
-    def choose(self, committed: Committed, limit: Int[Tensor, " B"]) -> Bool[Tensor, "B N"]:
-        """The open places below the bar, the least certain first."""
-        is_candidate = committed.is_open & (committed.times < self.max_times) & (committed.prob < self.bar)
+    def choose(
+        self, committed: Committed, is_inspected: Bool[Tensor, "B N"], limit: Int[Tensor, " B"]
+    ) -> Bool[Tensor, "B N"]:
+        """The inspected places below the bar, the least certain first."""
+        is_candidate = is_inspected & (committed.prob < self.bar)
         return choose_best((-committed.prob).masked_fill(~is_candidate, -torch.inf), limit)
 
 

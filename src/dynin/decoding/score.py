@@ -108,6 +108,11 @@ def gumbel(uniform: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return -inner.clamp_min(_TINY).log()
 
 
+def log_score(score: Float[Tensor, " K"], name: str) -> Float[Tensor, " K"]:
+    """A score on a logarithmic scale, to which noise is added; entropy is on one already."""
+    return score if name == "entropy" else score.clamp_min(_TINY).log()
+
+
 def _margin(logits: Tensor, prob: Tensor) -> Tensor:
     """Distance of the two likeliest ids' probabilities."""
     best = logits.softmax(dim=1).topk(min(2, logits.shape[1]), dim=1).values

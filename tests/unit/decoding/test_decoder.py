@@ -160,11 +160,32 @@ def test_verification_corrects_what_was_committed_too_early() -> None:
     ids, target = hidden([[1]], 4)
     answers, sureness = torch.tensor([[0, 3, 4, 6, 7]]), torch.tensor([[0, 9.0, 8.0, 2.0, 1.0]])
     plain = decode(SecondThoughts(answers, NUM_IDS, sureness), ids, target, DecodingPolicy(num_steps=4))
-    rule = VerifyRemask(bar=0.5)
+    rule = VerifyRemask(bar=0.5, share=0.0)
     verified = decode(SecondThoughts(answers, NUM_IDS, sureness), ids, target, DecodingPolicy(num_steps=4, remask=rule))
     assert plain.ids.tolist() == [[1, 3, 4, 6, 7]]
     assert verified.ids.tolist() == [[1, 5, 4, 6, 7]]
     assert verified.num_forwards == plain.num_forwards
+
+
+def test_places_to_be_verified_are_hidden_from_the_pass_and_put_back_when_they_stand() -> None:
+    ids, target = hidden([[1]], 3)
+    denoiser = TableDenoiser(torch.tensor([[1, 3, 4, 5]]), NUM_IDS, torch.tensor([[0, 9.0, 8.0, 7.0]]))
+    policy = DecodingPolicy(num_steps=3, remask=VerifyRemask(bar=0.5, share=1.0))
+    result = decode(denoiser, ids, target, policy)
+    assert [seen.tolist() for seen in denoiser.seen] == [
+        [[1, MASK, MASK, MASK]],
+        [[1, MASK, MASK, MASK]],
+        [[1, 3, 4, MASK]],
+    ]
+    assert result.ids.tolist() == [[1, 3, 4, 5]]
+
+
+def test_stop_ids_can_be_revealed_last() -> None:
+    ids, target = hidden([[1]], 3)
+    answers, sureness = torch.tensor([[0, 3, 4, STOP]]), torch.tensor([[0, 1.0, 2.0, 9.0]])
+    denoiser = TableDenoiser(answers, NUM_IDS, sureness)
+    decode(denoiser, ids, target, DecodingPolicy(num_steps=3, defer_stops=True), stop_ids=(STOP,))
+    assert [rows.tolist() for rows in denoiser.calls] == [[1, 2, 3], [1, 3], [3]]
 
 
 def test_the_published_mode_may_leave_a_place_hidden() -> None:

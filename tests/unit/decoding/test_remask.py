@@ -2,42 +2,48 @@
 
 import torch
 
-from dynin.decoding.remask import Committed, LowConfidenceRemask, VerifyRemask
+from dynin.decoding.remask import Committed, LowConfidenceRemask, RemaskRule, VerifyRemask
 
 
-def committed(prob: list[float], *, times: list[int] | None = None, progress: float = 0.6) -> Committed:
+def committed(
+    prob: list[float], *, times: list[int] | None = None, checks: list[int] | None = None, progress: float = 0.6
+) -> Committed:
     """One row in which every place is open."""
     return Committed(
         is_open=torch.ones(1, len(prob), dtype=torch.bool),
         prob=torch.tensor([prob]),
         times=torch.tensor([times or [0] * len(prob)]),
+        checks=torch.tensor([checks or [0] * len(prob)]),
         num_places=torch.tensor([len(prob)]),
         progress=torch.tensor([progress]),
     )
 
 
+def choose(rule: RemaskRule, view: Committed, limit: int) -> list[bool]:
+    """Places of one row that a rule hides again, when every open place was inspected."""
+    return rule.choose(view, view.is_open, torch.tensor([limit]))[0].tolist()
+
+
 def test_the_least_certain_places_are_hidden() -> None:
-    chosen = LowConfidenceRemask(fraction=0.5).choose(committed([0.9, 0.2, 0.8, 0.1]), torch.tensor([4]))
-    assert chosen.tolist() == [[False, True, False, True]]
+    rule = LowConfidenceRemask(fraction=0.5)
+    assert choose(rule, committed([0.9, 0.2, 0.8, 0.1]), 4) == [False, True, False, True]
 
 
 def test_the_decoder_limit_is_kept() -> None:
-    chosen = LowConfidenceRemask(fraction=1.0).choose(committed([0.9, 0.2, 0.8, 0.1]), torch.tensor([1]))
-    assert chosen.tolist() == [[False, False, False, True]]
+    rule = LowConfidenceRemask(fraction=1.0)
+    assert choose(rule, committed([0.9, 0.2, 0.8, 0.1]), 1) == [False, False, False, True]
 
 
 def test_nothing_is_hidden_outside_the_active_share_of_steps() -> None:
     rule = LowConfidenceRemask(fraction=0.5, start=0.5, stop=0.8)
     for progress in (0.4, 0.8):
-        assert not rule.choose(committed([0.1, 0.2], progress=progress), torch.tensor([2])).any()
+        assert not any(choose(rule, committed([0.1, 0.2], progress=progress), 2))
 
 
 def test_places_hidden_less_often_go_first_and_exhausted_ones_never() -> None:
     view = committed([0.1, 0.9, 0.2], times=[1, 0, 4])
-    chosen = LowConfidenceRemask(fraction=0.3, max_times=4).choose(view, torch.tensor([1]))
-    assert chosen.tolist() == [[False, True, False]]
-    chosen = LowConfidenceRemask(fraction=1.0, max_times=4).choose(view, torch.tensor([3]))
-    assert chosen.tolist() == [[True, True, False]]
+    assert choose(LowConfidenceRemask(fraction=0.3, max_times=4), view, 1) == [False, True, False]
+    assert choose(LowConfidenceRemask(fraction=1.0, max_times=4), view, 3) == [True, True, False]
 
 
 def test_refinement_sets_steps_aside() -> None:
@@ -46,5 +52,11 @@ def test_refinement_sets_steps_aside() -> None:
 
 
 def test_verification_hides_what_is_below_the_bar() -> None:
-    chosen = VerifyRemask(bar=0.5).choose(committed([0.9, 0.2, 0.49, 0.5]), torch.tensor([4]))
-    assert chosen.tolist() == [[False, True, True, False]]
+    assert choose(VerifyRemask(bar=0.5), committed([0.9, 0.2, 0.49, 0.5]), 4) == [False, True, True, False]
+
+
+def test_the_least_verified_and_then_the_least_certain_places_are_inspected() -> None:
+    view = committed([0.9, 0.2, 0.8, 0.1], checks=[0, 1, 0, 1])
+    assert VerifyRemask(share=0.5).inspect(view).tolist() == [[True, False, True, False]]
+    assert VerifyRemask(share=0.75).inspect(view).tolist() == [[True, False, True, True]]
+    assert VerifyRemask(share=0.0).inspect(view).all()

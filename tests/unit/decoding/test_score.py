@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dynin.decoding.score import Noise, Proposal, propose
+from dynin.decoding.score import Noise, Proposal, log_score, propose
 
 LOGITS = torch.tensor([[1.0, 3.0, 3.0], [0.0, 0.0, 0.0]])
 ROWS = torch.tensor([0, 1])
@@ -67,3 +67,8 @@ def test_one_generator_per_row_makes_draws_independent_of_neighbours() -> None:
 def test_random_scores_need_a_generator() -> None:
     with pytest.raises(ValueError, match=r"torch\.Generator"):
         greedy("random")
+
+
+def test_noise_meets_scores_on_a_logarithmic_scale() -> None:
+    assert log_score(torch.tensor([1.0, 0.0]), "confidence").tolist() == pytest.approx([0.0, math.log(1e-20)])
+    assert log_score(torch.tensor([-2.0]), "entropy").tolist() == [-2.0]
