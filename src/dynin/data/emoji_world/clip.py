@@ -148,3 +148,11 @@ def _draw_still(name: str, mover: Thing, motion: Motion, generator: np.random.Ge
         if free:
             return free[int(generator.integers(len(free)))]
     return None
+
+
+def is_in_view(clip: Clip) -> bool:
+    """Whether the motion keeps at least half of the thing on the canvas in every frame, clear of the still thing."""
+    if (clip.mover.column, clip.mover.row) not in _starts(clip.motion, clip.mover.size, is_whole=False):
+        return False
+    path = [_mover_at(clip.mover, clip.motion, time) for time in range(NUM_FRAMES)]
+    return clip.still is None or not any(overlap(clip.still, moved) for moved in path)

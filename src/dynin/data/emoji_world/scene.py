@@ -158,10 +158,9 @@ def _draw_sizes(count: int, generator: np.random.Generator) -> tuple[Size, ...]:
     """Mostly all large; in a fifth of the scenes each size is drawn anew."""
     if count == 1:
         return ("large",) if generator.random() < 0.7 else ("small",)
-    if generator.random() < 0.8:
-        return ("large",) * count
-    sizes: tuple[Size, Size] = ("large", "small")
-    return tuple(sizes[int(bit)] for bit in generator.integers(2, size=count))
+    is_mixed = generator.random() < 0.2
+    drawn: list[Size] = ["small" if is_mixed and generator.random() < 0.5 else "large" for _ in range(count)]
+    return tuple(drawn)
 
 
 def sample_scene(kind: Kind, names: Sequence[str], generator: np.random.Generator, max_things: int = 3) -> Scene:
