@@ -10,7 +10,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,6 +83,7 @@ def decode(data: bytes, name: str = "<bytes>") -> Audio:
 
     Args:
         name: What error messages call the sound.
+
     Raises:
         MediaError: If `data` is no sound in a known format, is damaged or cut short, holds samples that are not
             finite, or is over `LIMITS`.
@@ -90,7 +91,7 @@ def decode(data: bytes, name: str = "<bytes>") -> Audio:
     return _decode_stream(io.BytesIO(data), name)
 
 
-def _decode_stream(stream: BinaryIO, name: str) -> Audio:
+def _decode_stream(stream: io.BufferedIOBase, name: str) -> Audio:
     kind = containers.sniff(stream.read(containers.HEAD_BYTES))
     if kind not in containers.SOUNDS:
         received = f"is {kind}" if kind else "is in no known format"
@@ -204,14 +205,13 @@ def write(path: str | os.PathLike[str], audio: Audio) -> None:
         raise MediaError(f"{path}: the sound to write holds no samples, expected at least one; check how it was made")
     levels = to_levels(audio.samples)
     soundfile = files.import_optional("soundfile")
-    with (
-        files.replace_whole(path) as temporary,
-        soundfile.SoundFile(
-            temporary, "w", samplerate=audio.rate_hz, channels=1, format=kind, subtype=_SUBTYPES[kind]
-        ) as sound,
-    ):
+    encoded = io.BytesIO()
+    form = {"format": kind, "subtype": _SUBTYPES[kind], "samplerate": audio.rate_hz, "channels": 1}
+    with soundfile.SoundFile(encoded, "w", **form) as sound:
         for start in range(0, len(levels), _BLOCK_SAMPLES):  # the Vorbis encoder overflows its stack on long blocks
             sound.write(levels[start : start + _BLOCK_SAMPLES])
+    with files.replace_whole(path) as temporary:
+        temporary.write_bytes(encoded.getvalue())
 
 
 def to_levels(samples: Float[Tensor, " T"]) -> np.ndarray:

@@ -6,8 +6,8 @@ they return half a WAV, OGG, MP3, GIF or MP4 without a word.
 Does not know pixels, samples or limits.
 """
 
+import io
 import struct
-from typing import BinaryIO
 
 PICTURES = ("PNG", "JPEG", "WebP", "GIF")
 SOUNDS = ("WAV", "FLAC", "MP3", "OGG")
@@ -84,20 +84,22 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
             at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
 
 
-def animation_durations_ms(data: bytes, kind: str) -> list[int]:
+def animation_durations_ms(data: bytes, kind: str, max_pictures: int) -> list[int]:
     """How long each picture of a GIF or WebP is shown, in milliseconds; [0] for a WebP that does not move.
+
+    Stops counting one beyond `max_pictures`, so that a file of a million pictures costs no more than one over it.
 
     Raises:
         ValueError, IndexError: If the file ends before its last picture does (call inside `files.decoding_untrusted`).
     """
-    return _gif_durations_ms(data) if kind == "GIF" else _webp_durations_ms(data)
+    return (_gif_durations_ms if kind == "GIF" else _webp_durations_ms)(data, max_pictures)
 
 
-def _gif_durations_ms(data: bytes) -> list[int]:
+def _gif_durations_ms(data: bytes, max_pictures: int) -> list[int]:
     at = 13 + _colour_table_bytes(data[10])
     durations: list[int] = []
     pending_ms = 0
-    while data[at] != 0x3B:  # the trailer; IndexError where a truncated file has none
+    while len(durations) <= max_pictures and data[at] != 0x3B:  # the trailer; IndexError where a file is cut short
         if data[at] == 0x21:  # extension: label, then sub-blocks
             if data[at + 1] == 0xF9:
                 pending_ms = 10 * int.from_bytes(data[at + 4 : at + 6], "little")
@@ -123,13 +125,13 @@ def _after_sub_blocks(data: bytes, at: int) -> int:
     return at + 1
 
 
-def _webp_durations_ms(data: bytes) -> list[int]:
+def _webp_durations_ms(data: bytes, max_pictures: int) -> list[int]:
     stop = 8 + int.from_bytes(data[4:8], "little")
     if stop > len(data):
         raise ValueError("shorter than declared")
     durations = []
     at = 12
-    while at + 8 <= stop:
+    while len(durations) <= max_pictures and at + 8 <= stop:
         size = int.from_bytes(data[at + 4 : at + 8], "little")
         if data[at : at + 4] == b"ANMF":
             durations.append(int.from_bytes(data[at + 20 : at + 23], "little"))
@@ -137,7 +139,7 @@ def _webp_durations_ms(data: bytes) -> list[int]:
     return durations or [0]
 
 
-def is_complete(stream: BinaryIO, kind: str) -> bool:
+def is_complete(stream: io.BufferedIOBase, kind: str) -> bool:
     """False where a WAV, OGG, MP3 or MP4 declares more bytes than it has. Leaves the stream at its start.
 
     True for the other formats, whose decoders report the loss themselves, and where the length is not declared.
@@ -150,7 +152,7 @@ def is_complete(stream: BinaryIO, kind: str) -> bool:
     return complete
 
 
-def _is_wav_complete(stream: BinaryIO, length: int) -> bool:
+def _is_wav_complete(stream: io.BufferedIOBase, length: int) -> bool:
     at = 12
     while at + 8 <= length:
         stream.seek(at)
@@ -161,7 +163,7 @@ def _is_wav_complete(stream: BinaryIO, length: int) -> bool:
     return False
 
 
-def _is_ogg_complete(stream: BinaryIO, length: int) -> bool:
+def _is_ogg_complete(stream: io.BufferedIOBase, length: int) -> bool:
     """Walk the pages: the last one must be whole and carry the end-of-stream flag."""
     at, is_last = 0, False
     while at < length:
@@ -174,7 +176,7 @@ def _is_ogg_complete(stream: BinaryIO, length: int) -> bool:
     return is_last and at == length
 
 
-def _is_mp3_complete(stream: BinaryIO, length: int) -> bool:
+def _is_mp3_complete(stream: io.BufferedIOBase, length: int) -> bool:
     """Compare the byte count of a Xing or Info header, where there is one, with what follows it, within 1%."""
     head = stream.read(10)
     start = 0
@@ -193,7 +195,7 @@ def _is_mp3_complete(stream: BinaryIO, length: int) -> bool:
     return length - start >= 0.99 * declared
 
 
-def _is_mp4_complete(stream: BinaryIO, length: int) -> bool:
+def _is_mp4_complete(stream: io.BufferedIOBase, length: int) -> bool:
     at = 0
     while at < length:
         stream.seek(at)

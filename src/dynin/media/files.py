@@ -5,19 +5,19 @@ Does not know any media format.
 """
 
 import importlib
+import io
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import BinaryIO
 
 from dynin.errors import MediaError
 
 
 @contextmanager
-def opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def opened(path: str | os.PathLike[str]) -> Iterator[io.BufferedIOBase]:
     """Open a regular, non-empty file for reading.
 
     Raises:

@@ -12,6 +12,7 @@ import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ class ImageLimits:
 LIMITS = ImageLimits()
 WRITE_SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WebP"}
 
-_SAVE_OPTIONS = {
+_SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "PNG": {},
     "JPEG": {"quality": 95, "subsampling": 0},
     "WebP": {"lossless": True, "exact": True},
@@ -55,6 +56,7 @@ def decode(data: bytes, name: str = "<bytes>") -> Float[Tensor, "3 Y X"]:
 
     Args:
         name: What error messages call the picture.
+
     Raises:
         MediaError: If `data` is no picture in a known format, is damaged, or is over `LIMITS`.
     """
@@ -160,7 +162,7 @@ def fit_square(pixels: Float[Tensor, "3 Y X"], size_px: int) -> Float[Tensor, "3
 
 def paste(
     original: Float[Tensor, "*B 3 Y X"],
-    replacement: Float[Tensor, "*B 3 Y X"],
+    replacement: Float[Tensor, "*B 3 _ _"],
     box: tuple[int, int, int, int],
     margin_px: int,
 ) -> Float[Tensor, "*B 3 Y X"]:
@@ -172,6 +174,7 @@ def paste(
     Args:
         box: x, y, width and height in pixels, within the picture.
         margin_px: Width of the blended frame around the box, 0 for none.
+
     Raises:
         MediaError: If the sizes differ, the box is empty or outside the picture, or the margin is negative.
     """

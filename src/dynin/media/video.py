@@ -33,6 +33,8 @@ class VideoLimits:
     """Longest video in seconds."""
     max_frames: int = 256
     """Most frames returned."""
+    max_pictures: int = 6000
+    """Most pictures in a GIF or WebP: as many as a GIF can show in a minute."""
     max_frame_px: int = 2_100_000
     """Largest width times height of a frame."""
     max_decoded_px: int = 1_000_000_000
@@ -95,6 +97,7 @@ def read(path: str | os.PathLike[str], num_frames: int | None = None) -> Video:
     Args:
         num_frames: Number of frames, spread evenly over the whole video by `choose_frames`; all of them if None.
             The rate is such that the video lasts as long as before, except where the last frame is repeated.
+
     Raises:
         MediaError: If the file is missing, empty, damaged, cut short, no video, or over `LIMITS`.
     """
@@ -150,8 +153,12 @@ def _gather(frames: Iterator[np.ndarray], indices: list[int], rate_hz: float, co
 
 def _read_animation(data: bytes, name: str, kind: str, num_frames: int | None) -> Video:
     """A GIF or WebP; a picture that does not move is a video of one frame."""
-    durations_ms = [ms if ms > 0 else _DEFAULT_DURATION_MS for ms in containers.animation_durations_ms(data, kind)]
-    repeats = [round(ms / min(durations_ms)) for ms in durations_ms]
+    declared_ms = containers.animation_durations_ms(data, kind, LIMITS.max_pictures)
+    if len(declared_ms) > LIMITS.max_pictures:
+        raise MediaError(f"{name}: more than {LIMITS.max_pictures} pictures, the most that are read; cut it")
+    durations_ms = [ms if ms > 0 else _DEFAULT_DURATION_MS for ms in declared_ms]
+    shortest_ms = min(durations_ms)
+    repeats = [round(ms / shortest_ms) for ms in durations_ms]
     size = containers.picture_size(data, kind)
     rate_hz = 1000 * sum(repeats) / sum(durations_ms)
     indices = _chosen(name, num_frames, sum(repeats), rate_hz, size)
@@ -199,11 +206,13 @@ def _mp4_frames(container: Any, stream: Any) -> Iterator[np.ndarray]:
 def write(path: str | os.PathLike[str], video: Video, scale: int | None = None) -> None:
     """Write a video as MP4 (H.264), GIF (256 colours a frame) or WebP (without loss), by suffix; whole or not at all.
 
-    GIF and WebP repeat for ever. An MP4 with an odd side gains one row or column by repeating the last one.
+    GIF and WebP repeat for ever; a WebP in which nothing changes becomes a picture, without a duration. An MP4 with an
+    odd side gains one row or column by repeating the last one.
 
     Args:
         scale: Every pixel becomes a square of this side. None enlarges an MP4 until its shorter side has 256 pixels,
             since players show smaller ones badly, and leaves GIF and WebP as they are.
+
     Raises:
         MediaError: If the suffix is none of these, a pixel is not finite, the scale is below 1, or the file cannot be
             written.
