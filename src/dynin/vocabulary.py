@@ -203,4 +203,4 @@ def embedded(*, text_size: int, image_codes: int, speech_codes: int) -> Vocabula
 
 
 PUBLISHED = published()
-EMBEDDED = embedded(text_size=1024, image_codes=4096, speech_codes=4096)
+EMBEDDED = embedded(text_size=1024, image_codes=1024, speech_codes=1024)

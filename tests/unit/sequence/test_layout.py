@@ -64,8 +64,8 @@ def test_a_missing_condition_names_what_is_needed():
 
 
 def test_a_code_outside_its_codebook_is_refused():
-    with pytest.raises(VocabularyError, match="image code 4096 is outside"):
-        ASSEMBLER.assemble(EMBEDDED_TASKS["i2i"], {TEXT: "hi", IMAGE: torch.full((16,), 4096)})
+    with pytest.raises(VocabularyError, match="image code 1024 is outside"):
+        ASSEMBLER.assemble(EMBEDDED_TASKS["i2i"], {TEXT: "hi", IMAGE: torch.full((16,), 1024)})
 
 
 def test_a_mask_left_in_a_target_is_refused():

@@ -1,0 +1,91 @@
+"""Put a run together: network, tokenizers, rows; train; and hand the parts over for export.
+
+Enters: a `TrainConfig`. Leaves: a trained network in the run's folder, with its text tokenizer. Does not know the loop's
+arithmetic or how a checkpoint is laid out.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from dynin.data.emoji_world.world import EmojiWorld
+from dynin.data.mixture import Mixture
+from dynin.data.rows import RowMaker
+from dynin.data.utterances import Utterances
+from dynin.errors import CheckpointError
+from dynin.model.config import EMBEDDED as EMBEDDED_MODEL
+from dynin.model.transformer import Transformer, initialise
+from dynin.sequence.layout import Assembler
+from dynin.sequence.task import EMBEDDED_TASKS
+from dynin.tokenizers.small.image import SmallImageTokenizer
+from dynin.tokenizers.text import ByteLevelText
+from dynin.training import loop, optim
+from dynin.training.config import TrainConfig
+from dynin.training.objective import Objective
+from dynin.vocabulary import EMBEDDED
+
+CORPUS_EXAMPLES = 3000
+"""Examples of each task whose text the text tokenizer learns its merges from."""
+TEXT_TASKS = ("t2t", "i2t", "v2t", "t2i", "i2i", "t2v", "i2v", "v2v", "v2i", "s2t")
+
+
+def corpus(world: EmojiWorld) -> Iterator[str]:
+    """Texts of all kinds, given and made."""
+    for task, index in itertools.product(TEXT_TASKS, range(CORPUS_EXAMPLES)):
+        example = world.sentence(task, index)
+        values = (*example.condition.values(), *example.target.values())
+        yield from (value for value in values if isinstance(value, str))
+
+
+def text_tokenizer(folder: Path, world: EmojiWorld) -> ByteLevelText:
+    """The run's text tokenizer; learned and kept at the first call."""
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(ByteLevelText.train(corpus(world), size=len(EMBEDDED.text)).to_json(), encoding="utf-8")
+    return ByteLevelText.load(path)
+
+
+def run(
+    config: TrainConfig, *, device: torch.device, report: Callable[[dict[str, float]], None]
+) -> tuple[Transformer, optim.Average]:
+    """Train or resume; returns the network and its averaged weights.
+
+    Raises:
+        CheckpointError: If `init` names weights that do not fit.
+    """
+    folder = config.output / config.name
+    world = EmojiWorld(config.seed)
+    text = text_tokenizer(folder, world)
+    mixture = Mixture(
+        world=world,
+        early_world=EmojiWorld(config.seed, max_things=1),
+        maker=RowMaker(
+            assembler=Assembler(vocabulary=EMBEDDED, encode_text=text.encode),
+            tasks=EMBEDDED_TASKS,
+            image=SmallImageTokenizer.load(config.image_tokenizer),
+        ),
+        tokens_per_batch=config.tokens_per_batch,
+        curriculum_steps=config.curriculum_steps,
+        drop_prob=config.drop_prob,
+        seed=config.seed,
+        utterances=Utterances.read(Path(config.speech_shard)) if config.speech_shard else None,
+    )
+    model = Transformer(EMBEDDED_MODEL).to(device)
+    initialise(model, torch.Generator(device=device).manual_seed(config.seed))
+    if config.init:
+        load_weights(model, Path(config.init))
+    average = loop.train(model, Objective(EMBEDDED, config.objective), mixture, config, report=report)
+    return model, average
+
+
+def load_weights(model: Transformer, path: Path) -> None:
+    """Start from weights alone, such as a bfloat16 file of an earlier run; optimizer and warm-up begin anew."""
+    try:
+        tensors = load_file(path)
+        model.load_state_dict({name: value.float() for name, value in tensors.items()})
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"cannot start from {path}: {str(error).splitlines()[0]}") from error
