@@ -1,0 +1,343 @@
+"""Dynin: requests to results. The only module that knows every stage of the flow.
+
+Request --media, route--> values and a task --tokenizers--> codes --sequence--> ids with hidden targets
+    --decoding, model--> ids --sequence--> codes --tokenizers--> values --> Result
+"""
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Rows
+from dataclasses import dataclass, replace
+from typing import Unpack
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from dynin.decoding.canvas import Canvas, Segment
+from dynin.decoding.decoder import Decoded, ParallelDecoder
+from dynin.decoding.policy import DecodingPolicy
+from dynin.decoding.trace import Step
+from dynin.errors import RequestError
+from dynin.media.image import to_pil
+from dynin.model.transformer import Transformer
+from dynin.pipeline.denoiser import TransformerDenoiser
+from dynin.pipeline.policies import POLICIES, adjust, for_redo, limit
+from dynin.pipeline.redo import Opened, Redo, parse_redo
+from dynin.pipeline.request import Request, Wishes, read_value
+from dynin.pipeline.result import ENDED, HIDDEN, Result, Snapshot
+from dynin.pipeline.route import DEFAULT_QUESTIONS, choose
+from dynin.sequence.batch import MODALITIES, Batch, stack
+from dynin.sequence.layout import Assembler, Sequence
+from dynin.sequence.task import TABLES, Task
+from dynin.tokenizers.bundle import Tokenizers, Value
+from dynin.types import Modality
+from dynin.vocabulary import Vocabulary
+
+THINK, NO_THINK = " /think", " /no_think"
+"""What follows a text prompt whose answer is text."""
+MIDDLE_DOT = "\u00b7"
+
+Observer = Callable[[Snapshot], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Job:
+    """A request on its way."""
+
+    request: Request
+    sequence: Sequence
+    policies: Mapping[Modality, DecodingPolicy]
+    redo: Redo | None = None
+    original: Value | None = None
+    """What a redo corrects."""
+
+    @property
+    def task(self) -> Task:
+        """The row of the table."""
+        return self.sequence.task
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Dynin:
+    """A model with everything it needs to turn requests into results."""
+
+    model: Transformer
+    tokenizers: Tokenizers
+    vocabulary: Vocabulary
+    tasks: Mapping[str, Task]
+    policies: Mapping[Modality, DecodingPolicy]
+
+    @classmethod
+    def assemble(cls, model: Transformer, tokenizers: Tokenizers, vocabulary: Vocabulary) -> "Dynin":
+        """A model with the task table and the policies of its vocabulary."""
+        return cls(
+            model=model.eval().requires_grad_(False),
+            tokenizers=tokenizers,
+            vocabulary=vocabulary,
+            tasks=TABLES[vocabulary.name],
+            policies=POLICIES[vocabulary.name],
+        )
+
+    def generate(
+        self, prompt: str | None = None, *, on_step: Observer | None = None, **wishes: Unpack[Wishes]
+    ) -> Result:
+        """Make what follows from what is given.
+
+        Args:
+            prompt: What to make, a question, or an instruction.
+            on_step: Called after every network call with the target as it is then.
+            wishes: image, audio, video, to, seed, steps, guidance, thinking, redo, trace; see `Request`.
+
+        Raises:
+            RequestError: If the request is ambiguous, impossible or too long; the message lists the choices.
+            MediaError: If something given cannot be read.
+        """
+        return self.run(Request.of(prompt, wishes), on_step)
+
+    def run(self, request: Request, on_step: Observer | None = None) -> Result:
+        """Fulfil one request."""
+        return self.run_together([request], on_step)[0]
+
+    def run_together(self, requests: Rows[Request], on_step: Observer | None = None) -> list[Result]:
+        """Fulfil requests of one task, with equal wishes but for seeds, in one batch.
+
+        Each gets what it gets alone: every request has its own random numbers.
+
+        Args:
+            on_step: Sees the first request only.
+        Raises:
+            RequestError: If a request cannot be fulfilled, or the requests differ in task, steps or guidance.
+        """
+        started = time.monotonic()
+        jobs = [self._prepare(request) for request in requests]
+        keys = {(job.task.name, job.request.steps, job.request.guidance) for job in jobs}
+        if len(keys) != 1 or (len(jobs) > 1 and any(job.redo for job in jobs)):
+            raise RequestError(f"requests of one batch differ: {sorted(map(str, keys))}; run them one by one")
+        traces: list[list[Snapshot]] = [[] for _ in jobs]
+        decoded = self._decode(jobs, self._watch(jobs, traces, on_step))
+        return [
+            replace(self._finish(job, row, decoded), seconds=time.monotonic() - started, trace=_kept(job, traces[row]))
+            for row, job in enumerate(jobs)
+        ]
+
+    # ---- request to row ---------------------------------------------------------------------------------------------
+
+    def _prepare(self, request: Request) -> _Job:
+        """Read, route, encode, lay out."""
+        redo = parse_redo(request.redo) if isinstance(request.redo, str) else request.redo
+        values = request.values(self.tokenizers.video.num_frames)
+        original = None
+        if redo is not None:
+            source = values.pop(redo.modality, None) if redo.source is None and redo.modality != Modality.TEXT else None
+            original = source if source is not None else read_value(redo.modality, redo.source)
+        to = request.to or (str(redo.modality) if redo else None)
+        task = choose(self.tasks, values.keys(), to)
+        if redo is not None and task.targets != (redo.modality,):
+            raise RequestError(f"a part of {redo.modality} is to be made again, but {task.name} makes {to}; drop `to`")
+        if Modality.TEXT in task.conditions:
+            values[Modality.TEXT] = _prompt(task, values.get(Modality.TEXT), request.thinking)
+        given = {modality: self.tokenizers.encode(modality, value) for modality, value in values.items()}
+        opened = redo.open(self.tokenizers, original) if redo is not None and original is not None else None
+        sequence = self._lay_out(task, given, opened)
+        chosen = {
+            modality: adjust(self.policies[modality], steps=request.steps, guidance=request.guidance)
+            for modality in task.targets
+        }
+        if opened is not None:
+            chosen = {modality: for_redo(policy) for modality, policy in chosen.items()}
+        policies = self._fit(sequence, chosen)
+        return _Job(request=request, sequence=sequence, policies=policies, redo=redo, original=original)
+
+    def _lay_out(self, task: Task, given: Mapping[Modality, str | Tensor], opened: Opened | None) -> Sequence:
+        """The row of ids; with a redo, the whole original as target and only its open codes hidden."""
+        assembler = self._assembler()
+        if opened is None:
+            return assembler.assemble(task, given)
+        modality = task.targets[0]
+        block = task.lengths[modality]
+        is_flexible = bool(task.ends.get(modality))
+        count = opened.codes.numel()
+        length = -(-(count + 1) // block) * block if is_flexible else count
+        made: Tensor | str = opened.codes
+        sequence = assembler.assemble(task, given, {modality: made}, {modality: length})
+        start = sequence.span(modality, is_target=True).start
+        ids = sequence.ids.clone()
+        ids[start : start + count][opened.is_open] = self.vocabulary["mask"]
+        return replace(sequence, ids=ids)
+
+    def _fit(self, sequence: Sequence, policies: Mapping[Modality, DecodingPolicy]) -> dict[Modality, DecodingPolicy]:
+        """The policies with canvases that grow only as far as the model reaches; RequestError if they cannot start."""
+        longest, length = self.model.config.max_len, len(sequence.ids)
+        if length > longest:
+            targets = sum(span.stop - span.start for span in sequence.spans if span.is_target)
+            raise RequestError(
+                f"the request takes {length - targets} positions and what is made {targets} more, but the model's "
+                f"length is {longest}; shorten the prompt, the sound or the text"
+            )
+        room = longest - length
+        return {
+            span.modality: limit(policies[span.modality], span.stop - span.start + room)
+            for span in sequence.spans
+            if span.is_target
+        }
+
+    def _assembler(self) -> Assembler:
+        return Assembler(vocabulary=self.vocabulary, encode_text=self.tokenizers.text.encode)
+
+    # ---- row to row -------------------------------------------------------------------------------------------------
+
+    def _decode(self, jobs: Rows[_Job], observer: Callable[[Step], None] | None) -> Decoded:
+        """Fill the hidden places of all rows."""
+        device = self.model.embed.weight.device
+        batch = stack([job.sequence for job in jobs], pad_id=self.vocabulary["pad"]).to(device)
+        is_guided = any(policy.guidance_scale > 0 for job in jobs for policy in job.policies.values())
+        uncond_ids = self._unconditional(jobs).to(device) if is_guided else None
+        canvas = Canvas(ids=batch.ids, attend=None if bool(batch.attend.all()) else batch.attend, uncond_ids=uncond_ids)
+        segments = [self._segment(jobs, batch, modality) for modality in jobs[0].task.targets]
+        decoder = ParallelDecoder(TransformerDenoiser(self.model), self.vocabulary["mask"])
+        generators = [torch.Generator().manual_seed(job.request.seed) for job in jobs]
+        return decoder.run(canvas, segments, generator=generators, observer=observer)
+
+    def _segment(self, jobs: Rows[_Job], batch: Batch, modality: Modality) -> Segment:
+        """One target of all rows."""
+        ends = () if jobs[0].redo else jobs[0].task.ends.get(modality, ())
+        lengths = [job.policies[modality].max_len or 0 for job in jobs]
+        policy = jobs[lengths.index(min(lengths))].policies[modality]
+        return Segment(
+            name=str(modality),
+            is_target=batch.is_target & (batch.kind == MODALITIES.index(modality)),
+            allowed_ids=self._allowed(modality, *ends).to(batch.ids.device),
+            policy=policy,
+            stop_ids=tuple(self.vocabulary[name] for name in ends),
+        )
+
+    def _allowed(self, modality: Modality, *ends: str) -> Int[Tensor, " A"]:
+        """The ids that a target may take: those its tokenizer can decode, and its end tokens."""
+        ids = self.vocabulary.allowed_ids(modality, *ends)
+        span = self.vocabulary.range_of(modality)
+        is_spare = (ids >= span.start + self.tokenizers.codebook_size(modality)) & (ids < span.stop)
+        return ids[~is_spare]
+
+    def _unconditional(self, jobs: Rows[_Job]) -> Int[Tensor, "B S"]:
+        """The rows without what guidance strengthens."""
+        assembler = self._assembler()
+        rows = [replace(job.sequence, ids=assembler.unconditional(job.sequence)) for job in jobs]
+        return stack(rows, pad_id=self.vocabulary["pad"]).ids
+
+    # ---- row to result ----------------------------------------------------------------------------------------------
+
+    def _finish(self, job: _Job, row: int, decoded: Decoded) -> Result:
+        """Cut the targets out, decode them, put a redone part into its original."""
+        values: dict[Modality, Value] = {}
+        for modality in job.task.targets:
+            ids = decoded.ids[row][decoded.is_target[str(modality)][row]].cpu()
+            codes = self.vocabulary.ids_to_codes(modality, self._before_end(job.task, modality, ids))
+            if job.redo is not None and job.original is not None:
+                values[modality] = job.redo.merge(self.tokenizers, job.original, codes)
+            else:
+                generator = torch.Generator().manual_seed(job.request.seed)
+                values[modality] = self.tokenizers.decode(modality, codes, generator)
+        thinking, text = _split_thinking(values.get(Modality.TEXT))
+        picture = values.get(Modality.IMAGE)
+        return Result(
+            task=job.task.name,
+            text=text,
+            thinking=thinking,
+            image=to_pil(picture) if isinstance(picture, Tensor) else None,
+            audio=values.get(Modality.SPEECH),  # type: ignore[arg-type]
+            video=values.get(Modality.VIDEO),  # type: ignore[arg-type]
+            finish_reason=decoded.finish_reasons[row],
+            seed=job.request.seed,
+            num_forwards=decoded.num_forwards,
+            seconds=0.0,
+        )
+
+    def _before_end(self, task: Task, modality: Modality, ids: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
+        """The ids before the first end token."""
+        return ids[: self._count(task, modality, ids)]
+
+    def _count(self, task: Task, modality: Modality, ids: Int[Tensor, " N"]) -> int:
+        """How many places come before the first end token."""
+        ends = torch.tensor([self.vocabulary[name] for name in task.ends.get(modality, ())], dtype=ids.dtype)
+        at = torch.isin(ids, ends).nonzero()
+        return int(at[0]) if len(at) else len(ids)
+
+    # ---- watching ---------------------------------------------------------------------------------------------------
+
+    def _watch(
+        self, jobs: Rows[_Job], traces: list[list[Snapshot]], on_step: Observer | None
+    ) -> Callable[[Step], None] | None:
+        """An observer of the decoder that keeps snapshots where they are wanted; None where nobody looks."""
+        if on_step is None and not any(job.request.trace for job in jobs):
+            return None
+
+        def observe(step: Step) -> None:
+            for row, job in enumerate(jobs):
+                is_seen = on_step is not None and row == 0
+                if not (job.request.trace or is_seen):
+                    continue
+                snapshot = self._snapshot(job, row, step)
+                traces[row].append(snapshot)
+                if on_step is not None and row == 0:
+                    on_step(snapshot)
+
+        return observe
+
+    def _snapshot(self, job: _Job, row: int, step: Step) -> Snapshot:
+        """One row of a step of the decoder."""
+        modality = Modality(step.segment)
+        ids = step.ids[row]
+        count = self._count(job.task, modality, ids)
+        is_hidden = ids == self.vocabulary["mask"]
+        codes = torch.full_like(ids, ENDED)
+        start = self.vocabulary.range_of(modality).start
+        codes[:count] = (ids[:count] - start).masked_fill(is_hidden[:count], HIDDEN)
+        policy = job.policies[modality]
+        steps = policy.block_steps(policy.max_len or len(ids))
+        return Snapshot(
+            modality=modality,
+            num_forwards=step.index + 1,
+            num_planned=max(step.index + 1, steps * (step.block + 1)),
+            codes=codes,
+            is_new=step.is_committed[row],
+            is_remasked=step.is_remasked[row],
+            text=self._partial_text(codes) if modality == Modality.TEXT else None,
+        )
+
+    def _partial_text(self, codes: Int[Tensor, " N"]) -> str:
+        """What is decided of a text, a dot for each hidden place."""
+        parts: list[str] = []
+        known: list[int] = []
+        for code in [*codes[codes != ENDED].tolist(), HIDDEN]:
+            if code != HIDDEN:
+                known.append(code)
+                continue
+            parts.append(self.tokenizers.text.decode(known) + MIDDLE_DOT)
+            known = []
+        return "".join(parts).removesuffix(MIDDLE_DOT)
+
+
+def _kept(job: _Job, snapshots: list[Snapshot]) -> tuple[Snapshot, ...] | None:
+    return tuple(snapshots) if job.request.trace else None
+
+
+def _prompt(task: Task, text: Value | None, thinking: bool | None) -> str:
+    """The text of a task: the given one, or the default question; with the switch where text answers text alone."""
+    if text is None:
+        return DEFAULT_QUESTIONS[task.name]
+    assert isinstance(text, str)
+    if task.conditions == task.targets == (Modality.TEXT,) and not text.endswith((THINK, NO_THINK)):
+        return text + (NO_THINK if thinking is False else THINK)
+    return text
+
+
+def _split_thinking(value: Value | None) -> tuple[str | None, str | None]:
+    """The reasoning and the answer of a text; reasoning that does not end leaves an empty answer."""
+    if not isinstance(value, str):
+        return None, None
+    found = re.match(r"\s*<think>(.*?)(?:</think>(.*))?$", value, re.DOTALL)
+    if found is None:
+        return None, value.strip()
+    return found.group(1).strip(), (found.group(2) or "").strip()

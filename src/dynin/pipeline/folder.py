@@ -1,0 +1,189 @@
+"""A whole model in one folder: network and tokenizers, written and read, verified to belong together.
+
+Enters: a `Dynin`, or a folder or hub id. Leaves: a folder, or a `Dynin`. The layout of files is `checkpoint.py`'s; here
+it is said what each part's config means.
+
+    backbone/  config: the sizes of the network      image/  speech/  config: the sizes of the codec
+    text/      tokenizer.json                         backbone's config also: frames and rate of videos
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TypeVar
+
+import tokenizers as bpe
+import torch
+from torch import nn
+
+from dynin import checkpoint
+from dynin.checkpoint import Checkpoint
+from dynin.errors import CheckpointError
+from dynin.model.config import ModelConfig
+from dynin.model.transformer import Transformer
+from dynin.pipeline.dynin import Dynin
+from dynin.pipeline.policies import POLICIES
+from dynin.tokenizers.bundle import Tokenizers
+from dynin.tokenizers.small.image import SmallImageConfig, SmallImageTokenizer
+from dynin.tokenizers.small.speech import SmallSpeechTokenizer, SpeechCodecConfig
+from dynin.tokenizers.text import ByteLevelText
+from dynin.tokenizers.video import VideoTokenizer
+from dynin.types import Modality
+from dynin.vocabulary import Vocabulary
+
+EMBEDDED_FOLDER = Path(__file__).resolve().parents[1] / "assets" / "model"
+"""The model that ships with the code."""
+Module = TypeVar("Module", bound=nn.Module)
+PARTS = ("backbone", "image", "speech", "text")
+
+
+def save(
+    folder: Path,
+    model: Dynin,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    provenance: Mapping[str, object] | None = None,
+) -> None:
+    """Write a model with the embedded kind of tokenizers; all parts or none.
+
+    Args:
+        dtype: Of every stored weight. Loading gives float32 again, rounded.
+        provenance: Plain values: data, steps, hours, hardware, scores.
+
+    Raises:
+        CheckpointError: If the tokenizers are of another kind, or the folder cannot be written.
+    """
+    image, speech, text = model.tokenizers.image, model.tokenizers.speech, model.tokenizers.text
+    is_small = isinstance(image, SmallImageTokenizer) and isinstance(speech, SmallSpeechTokenizer)
+    if not (is_small and isinstance(text, ByteLevelText)):
+        raise CheckpointError(
+            "only models with the small tokenizers can be written; convert the others by their own tools"
+        )
+    assert isinstance(image, SmallImageTokenizer)
+    assert isinstance(speech, SmallSpeechTokenizer)
+    video = model.tokenizers.video
+    parts = {
+        "image": Checkpoint(kind="image", config=asdict(image.config), tensors=_tensors(image, dtype)),
+        "speech": Checkpoint(kind="speech", config=asdict(speech.config), tensors=_tensors(speech, dtype)),
+        "text": Checkpoint(kind="text", config={}, files={"tokenizer.json": text.to_json().encode()}),
+    }
+    rounded = {"image": _image(parts["image"]), "speech": _speech(parts["speech"]), "text": text}
+    parts["backbone"] = Checkpoint(
+        kind="backbone",
+        config={
+            "network": model.model.config.to_dict(),
+            "video": {"num_frames": video.num_frames, "rate_hz": video.rate_hz},
+        },
+        tensors=_tensors(model.model, dtype),
+        vocabulary=model.vocabulary,
+        fingerprints={name: part.fingerprint() for name, part in rounded.items()},
+        provenance=provenance or {},
+    )
+    checkpoint.save_model(folder, parts)
+
+
+def load(
+    path_or_id: str | os.PathLike[str] | None = None,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Dynin:
+    """Read and verify a model; None takes the one that ships with the code.
+
+    Args:
+        path_or_id: A folder written by `save`, or `org/name` on the model hub.
+        device: Where the network runs; None leaves it where tensors are made by default. Tokenizers stay on the CPU.
+        dtype: Of the network.
+
+    Raises:
+        CheckpointError: If a file is missing or damaged, or the parts do not belong together.
+    """
+    if path_or_id is None and not EMBEDDED_FOLDER.is_dir():
+        raise CheckpointError(f"{EMBEDDED_FOLDER}: the embedded model is missing; restore it, or name another model")
+    folder = EMBEDDED_FOLDER if path_or_id is None else checkpoint.resolve(path_or_id)
+    parts = checkpoint.load_model(folder)
+    missing = [name for name in PARTS if name not in parts]
+    if missing:
+        raise CheckpointError(f"{folder} lacks {', '.join(missing)}; a model has {', '.join(PARTS)}")
+    backbone = parts["backbone"]
+    if backbone.vocabulary is None or backbone.vocabulary.name not in POLICIES:
+        raise CheckpointError(f"{folder / 'backbone'} has no known vocabulary layout; known: {', '.join(POLICIES)}")
+    try:
+        tokenizers = _tokenizers(parts)
+        network = _network(backbone, device, dtype)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{folder}: a config does not fit its weights ({reason}); fetch the model again"
+        ) from error
+    _require_match(backbone, backbone.vocabulary, tokenizers)
+    return Dynin.assemble(network, tokenizers, backbone.vocabulary)
+
+
+def _tensors(module: nn.Module, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The weights, rounded; integers stay as they are."""
+    return {
+        name: value.detach().to(dtype) if value.is_floating_point() else value.detach()
+        for name, value in module.state_dict().items()
+    }
+
+
+def _tokenizers(parts: Mapping[str, Checkpoint]) -> Tokenizers:
+    image = _image(parts["image"])
+    frames: Mapping[str, float] = parts["backbone"].config["video"]  # type: ignore[assignment]
+    video = VideoTokenizer(image=image, num_frames=int(frames["num_frames"]), rate_hz=float(frames["rate_hz"]))
+    text = ByteLevelText(bpe.Tokenizer.from_buffer(parts["text"].files["tokenizer.json"]))
+    return Tokenizers(text=text, image=image, video=video, speech=_speech(parts["speech"]))
+
+
+def _image(part: Checkpoint) -> SmallImageTokenizer:
+    return _filled(SmallImageTokenizer(SmallImageConfig(**part.config)), part)  # type: ignore[arg-type]
+
+
+def _speech(part: Checkpoint) -> SmallSpeechTokenizer:
+    return _filled(SmallSpeechTokenizer(SpeechCodecConfig.from_dict(part.config)), part)
+
+
+def _filled(module: Module, part: Checkpoint) -> Module:
+    """A network with a checkpoint's weights, in float32, ready for use."""
+    checkpoint.require_fit({name: tuple(value.shape) for name, value in module.state_dict().items()}, part.tensors)
+    module.load_state_dict(
+        {name: value.float() if value.is_floating_point() else value for name, value in part.tensors.items()}
+    )
+    return module.eval().requires_grad_(False)
+
+
+def _network(part: Checkpoint, device: torch.device | str | None, dtype: torch.dtype) -> Transformer:
+    network: Mapping[str, object] = part.config["network"]  # type: ignore[assignment]
+    with torch.device("meta"):
+        model = Transformer(ModelConfig.from_dict(network))
+    checkpoint.require_fit({name: tuple(value.shape) for name, value in model.state_dict().items()}, part.tensors)
+    model.load_state_dict(
+        {name: value.to(device=device, dtype=dtype) for name, value in part.tensors.items()}, assign=True
+    )
+    return model
+
+
+def _require_match(part: Checkpoint, vocabulary: Vocabulary, tokenizers: Tokenizers) -> None:
+    """CheckpointError unless network, vocabulary and tokenizers fit each other."""
+    network: Mapping[str, int] = part.config["network"]  # type: ignore[assignment]
+    if network["num_rows"] != vocabulary.size:
+        raise CheckpointError(
+            f"the network has {network['num_rows']} rows, but its vocabulary {vocabulary.size}; fetch the model again"
+        )
+    for modality in Modality:
+        size, room = tokenizers.codebook_size(modality), len(vocabulary.range_of(modality))
+        if size > room:
+            raise CheckpointError(
+                f"the {modality} tokenizer has {size} codes, but the vocabulary holds {room}; "
+                "load the tokenizers that the model was trained with"
+            )
+    for name, fingerprint in tokenizers.fingerprints().items():
+        if part.fingerprints.get(name) != fingerprint:
+            raise CheckpointError(
+                f"the {name} tokenizer is not the one that the network was trained with (fingerprints differ); "
+                "fetch the model again"
+            )

@@ -1,0 +1,56 @@
+"""How each modality is decoded by default, for models of each layout.
+
+Enters: nothing. Leaves: one table of decoding policies, and the policy of a request. Does not know tasks or networks.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from dynin.decoding.policy import DecodingPolicy, published_image
+from dynin.types import Modality
+
+_EMBEDDED = {
+    Modality.TEXT: DecodingPolicy(num_steps=128, block_len=16, max_len=128),
+    Modality.IMAGE: DecodingPolicy(num_steps=12, schedule="cosine", temperature=0.7),
+    Modality.VIDEO: DecodingPolicy(num_steps=16, schedule="cosine", temperature=0.7),
+    Modality.SPEECH: DecodingPolicy(num_steps=192, block_len=32, max_len=256, temperature=0.5),
+}
+_PUBLISHED = {
+    Modality.TEXT: DecodingPolicy(num_steps=256, block_len=128, max_len=1024),
+    Modality.IMAGE: published_image(),
+    Modality.VIDEO: published_image(),
+    Modality.SPEECH: DecodingPolicy(num_steps=384, block_len=128, max_len=512, temperature=1.0),
+}
+
+POLICIES: Mapping[str, Mapping[Modality, DecodingPolicy]] = MappingProxyType(
+    {"embedded": MappingProxyType(_EMBEDDED), "published": MappingProxyType(_PUBLISHED)}
+)
+"""The policies of a vocabulary, by the vocabulary's name. Text and speech grow by blocks until their end token."""
+
+
+def adjust(policy: DecodingPolicy, *, steps: int | None, guidance: float | None) -> DecodingPolicy:
+    """A policy with what a request overrides.
+
+    Args:
+        steps: Denoiser calls for a picture or a video, or for each block of text or speech.
+        guidance: Weight of classifier-free guidance.
+    """
+    if steps is not None:
+        num_blocks = (policy.max_len or 1) // (policy.block_len or 1) if policy.max_len else 1
+        policy = replace(policy, num_steps=steps * num_blocks)
+    return policy if guidance is None else replace(policy, guidance_scale=guidance)
+
+
+def for_redo(policy: DecodingPolicy) -> DecodingPolicy:
+    """The policy for hidden places inside a canvas of fixed length: all of them in parallel."""
+    return replace(policy, num_steps=policy.block_steps(policy.max_len or 1), block_len=None, max_len=None)
+
+
+def limit(policy: DecodingPolicy, num_places: int) -> DecodingPolicy:
+    """A policy whose canvas grows to at most so many places, in whole blocks; as it is where nothing grows."""
+    if policy.max_len is None or policy.block_len is None or policy.max_len <= num_places:
+        return policy
+    num_blocks = num_places // policy.block_len
+    steps = policy.block_steps(policy.max_len)
+    return replace(policy, max_len=num_blocks * policy.block_len, num_steps=steps * num_blocks)

@@ -1,0 +1,99 @@
+"""Tiny models and small media, for our tests and for those of people who build on this.
+
+Enters: a folder, a seed. Leaves: a model folder of a few hundred kilobytes with random weights, which goes through
+exactly the code of a trained one; pictures, sounds and videos. Does not know how anything is trained.
+"""
+
+import math
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dynin.media.audio import Audio
+from dynin.media.video import Video
+from dynin.model.config import ModelConfig
+from dynin.model.transformer import Transformer, initialise
+from dynin.pipeline import folder as folders
+from dynin.pipeline.dynin import Dynin
+from dynin.tokenizers.bundle import Tokenizers
+from dynin.tokenizers.small.image import SmallImageConfig, SmallImageTokenizer
+from dynin.tokenizers.small.speech import SmallSpeechTokenizer, SpeechCodecConfig
+from dynin.tokenizers.text import ByteLevelText
+from dynin.tokenizers.video import VideoTokenizer
+from dynin.vocabulary import embedded
+
+WORDS = [
+    "a dog left of a red apple on a blue background",
+    "what is in the picture?",
+    "three stars <think>3 + 4 = 7.</think>7",
+]
+
+
+def tiny(seed: int = 0) -> Dynin:
+    """A model with random weights: two layers of width 32, 300 text ids, 64 picture codes, 120 speech codes."""
+    generator = torch.Generator().manual_seed(seed)
+    image = SmallImageTokenizer(SmallImageConfig(num_bits=6, hidden_dim=16))
+    speech = SmallSpeechTokenizer(
+        SpeechCodecConfig(
+            styles=("slt",),
+            default_style="slt",
+            levels=(8, 5, 3),
+            encoder_dim=16,
+            encoder_layers=1,
+            decoder_dim=16,
+            decoder_layers=1,
+            frame_dim=16,
+            frame_layers=1,
+            style_dim=4,
+        )
+    )
+    _draw(image, generator)
+    _draw(speech, generator)
+    with torch.no_grad():
+        image.tiles.uniform_(-1, 1, generator=generator)
+        image.tiles[:, 3] = 1.0
+    text = ByteLevelText.train(WORDS * 4, size=300)
+    vocabulary = embedded(text_size=300, image_codes=64, speech_codes=120)
+    config = ModelConfig(
+        d_model=32, num_heads=2, num_kv_heads=2, num_layers=2, mlp_dim=64, num_rows=vocabulary.size, max_len=512
+    )
+    model = Transformer(config)
+    initialise(model, generator)
+    tokenizers = Tokenizers(text=text, image=image.eval(), video=VideoTokenizer(image=image), speech=speech.eval())
+    return Dynin.assemble(model, tokenizers, vocabulary)
+
+
+def tiny_model(folder: Path, seed: int = 0) -> Path:
+    """Write the tiny model into a folder; returns the folder."""
+    folders.save(folder, tiny(seed), dtype=torch.float32, provenance={"data": "none, weights are random"})
+    return folder
+
+
+def small_picture(size_px: int = 64) -> Float[Tensor, "3 Y X"]:
+    """A smooth picture in which every pixel differs from its neighbours."""
+    at = torch.linspace(-1, 1, size_px)
+    rows, columns = at[:, None].expand(size_px, size_px), at[None, :].expand(size_px, size_px)
+    return torch.stack([rows, columns, (rows * columns * 2).sin()])
+
+
+def small_sound(duration_s: float = 1.0, rate_hz: int = 16000) -> Audio:
+    """A tone whose height rises, loud enough to be no silence."""
+    at = torch.arange(round(duration_s * rate_hz)) / rate_hz
+    return Audio(samples=0.3 * torch.sin(2 * math.pi * (200 + 100 * at) * at), rate_hz=rate_hz)
+
+
+def small_video(num_frames: int = 8, size_px: int = 64) -> Video:
+    """A picture that wanders to the right."""
+    picture = small_picture(size_px)
+    return Video(frames=torch.stack([picture.roll(4 * at, dims=2) for at in range(num_frames)]), rate_hz=8.0)
+
+
+def _draw(module: torch.nn.Module, generator: torch.Generator) -> None:
+    """Fill every matrix of a network with random numbers of the usual size."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim > 1:
+                fan_in = parameter[0].numel()
+                parameter.normal_(0.0, 1.0 / math.sqrt(fan_in), generator=generator)

@@ -1,0 +1,94 @@
+"""The tokenizers of a model as one value: any modality to what a sequence carries, and back.
+
+Enters: text, pictures (3, Y, X), videos and sounds of any size, length and rate. Leaves: text as it is, codes of the
+others; and values again. Does not know ids, tasks or files.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from dynin.errors import MediaError, RequestError
+from dynin.media.audio import Audio, require_sound, resample
+from dynin.media.image import fit_square
+from dynin.media.video import Video
+from dynin.tokenizers.protocol import ImageTokenizer, SpeechTokenizer, TextTokenizer
+from dynin.tokenizers.video import VideoTokenizer
+from dynin.types import Modality
+
+Value = str | Tensor | Video | Audio
+"""Text, a picture in [-1, 1], a video or a sound."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Tokenizers:
+    """Text, pictures, videos and speech."""
+
+    text: TextTokenizer
+    image: ImageTokenizer
+    video: VideoTokenizer
+    speech: SpeechTokenizer
+
+    def encode(self, modality: Modality, value: Value) -> str | Int[Tensor, " N"]:
+        """A value to what a sequence carries: text stays text, everything else becomes codes on the CPU.
+
+        Pictures and frames are cut to a square of the tokenizer's size, sounds are resampled.
+
+        Raises:
+            RequestError: If the value is not of the modality.
+            MediaError: If a picture is smaller than one cell, or a sound is silent or too short.
+        """
+        if modality == Modality.TEXT and isinstance(value, str):
+            return value
+        if modality == Modality.IMAGE and isinstance(value, Tensor):
+            return self.image.encode(self.fit(value)[None])[0].cpu()
+        if modality == Modality.VIDEO and isinstance(value, Video):
+            self._require_cells(value.frames[0])
+            return self.video.encode(value).cpu()
+        if modality == Modality.SPEECH and isinstance(value, Audio):
+            return self.speech.encode(resample(require_sound(value), self.speech.input_rate_hz)).cpu()
+        raise RequestError(f"{type(value).__name__} was given as {modality}; give text, a picture, a video or a sound")
+
+    def decode(self, modality: Modality, codes: Int[Tensor, " N"], generator: torch.Generator | None = None) -> Value:
+        """Text ids or codes to a value on the CPU.
+
+        Args:
+            generator: For speech tokenizers that draw the fine structure of a sound.
+        """
+        codes = codes.cpu()
+        match modality:
+            case Modality.TEXT:
+                return self.text.decode(codes.tolist())
+            case Modality.IMAGE:
+                grid = self.image.grid(self.image.image_size, self.image.image_size)
+                return self.image.decode(codes[None], grid)[0].float().cpu()
+            case Modality.VIDEO:
+                return self.video.decode(codes)
+            case Modality.SPEECH if codes.numel() == 0:
+                return Audio(samples=torch.zeros(0), rate_hz=self.speech.output_rate_hz)
+            case Modality.SPEECH:
+                return self.speech.decode(codes, generator=generator)
+
+    def fit(self, pixels: Tensor) -> Tensor:
+        """The square copy of a picture that is encoded; MediaError for a picture smaller than one cell."""
+        self._require_cells(pixels)
+        return fit_square(pixels, self.image.image_size)
+
+    def codebook_size(self, modality: Modality) -> int:
+        """How many ids or codes, from 0, a modality has; a vocabulary's range may be larger."""
+        sizes = {Modality.TEXT: self.text.size, Modality.SPEECH: self.speech.codebook_size}
+        return sizes.get(modality, self.image.codebook_size)
+
+    def fingerprints(self) -> dict[str, str]:
+        """A hash of each tokenizer."""
+        return {name: getattr(self, name).fingerprint() for name in ("text", "image", "speech")}
+
+    def _require_cells(self, pixels: Tensor) -> None:
+        height, width = pixels.shape[-2:]
+        if min(height, width) < self.image.downsample:
+            raise MediaError(
+                f"the picture has {width} x {height} pixels, expected at least {self.image.downsample} on each side; "
+                "give a larger one"
+            )
