@@ -118,7 +118,9 @@ class SmallImageTokenizer(nn.Module):
         """
         rows, columns = grid
         if codes.shape[-1] != rows * columns:
-            raise VocabularyError(f"{codes.shape[-1]} image codes do not fill a grid of {rows} rows x {columns} columns")
+            raise VocabularyError(
+                f"{codes.shape[-1]} image codes do not fill a grid of {rows} rows x {columns} columns"
+            )
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.codebook_size:
             raise VocabularyError(
                 f"image codes lie in [{int(codes.min())}, {int(codes.max())}]; "
@@ -178,7 +180,9 @@ class SmallImageTokenizer(nn.Module):
             tokenizer = cls(config)
             tokenizer.load_state_dict({name: value.float() for name, value in weights.items()})
         except FileNotFoundError as error:
-            raise CheckpointError(f"image tokenizer file {error.filename} is missing; train one or restore it") from error
+            raise CheckpointError(
+                f"image tokenizer file {error.filename} is missing; train one or restore it"
+            ) from error
         except (json.JSONDecodeError, TypeError, SafetensorError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise CheckpointError(f"image tokenizer in {folder} is damaged or of another version: {reason}") from error
