@@ -129,7 +129,7 @@ def _webp_durations_ms(data: bytes, max_pictures: int) -> list[int]:
     stop = 8 + int.from_bytes(data[4:8], "little")
     if stop > len(data):
         raise ValueError("shorter than declared")
-    durations = []
+    durations: list[int] = []
     at = 12
     while len(durations) <= max_pictures and at + 8 <= stop:
         size = int.from_bytes(data[at + 4 : at + 8], "little")
