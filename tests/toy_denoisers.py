@@ -1,4 +1,4 @@
-"""Denoisers without a network: a fixed table of answers, and one that depends on context like a real one."""
+"""Denoisers without a network: a table of answers, a function of context, and the exact posterior of a chain."""
 
 import torch
 from torch import Tensor
@@ -49,3 +49,31 @@ class ContextDenoiser:
         hidden = torch.einsum("sj,bjd->bsd", weight, states).flatten(0, 1)[rows]
         output = self.output if allowed is None else self.output[allowed]
         return 0.5 * hidden @ output.T
+
+
+class ChainDenoiser:
+    """The exact posterior of each place of a Markov chain given all others; the mask id is `num_states`."""
+
+    def __init__(self, num_states: int, seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        peaked = torch.rand(num_states, num_states, generator=generator).pow(6)
+        self.transition = peaked / peaked.sum(dim=1, keepdim=True)
+        self.mask_id = num_states
+
+    def __call__(self, ids: Tensor, attend: Tensor | None, rows: Tensor, allowed: Tensor | None) -> Tensor:
+        batch, length = ids.shape
+        evidence = torch.eye(self.mask_id + 1)[ids][..., : self.mask_id]
+        evidence[ids == self.mask_id] = 1.0
+        before = [torch.full((batch, self.mask_id), 1.0 / self.mask_id)]
+        after = [torch.ones(batch, self.mask_id)]
+        for step in range(length - 1):
+            before.append((before[-1] * evidence[:, step] + 1e-12) @ self.transition)
+            before[-1] = before[-1] / before[-1].sum(dim=1, keepdim=True)
+            after.append((after[-1] * evidence[:, length - 1 - step] + 1e-12) @ self.transition.T)
+            after[-1] = after[-1] / after[-1].sum(dim=1, keepdim=True)
+        posterior = torch.stack(before, dim=1) * torch.stack(after[::-1], dim=1)
+        return posterior.clamp_min(1e-12).log().flatten(0, 1)[rows][:, allowed]
+
+    def log_likelihood(self, ids: Tensor) -> float:
+        """Mean over the sequences, in nats, transitions counted as possible to 1e-9 at least."""
+        return float(self.transition[ids[:, :-1], ids[:, 1:]].clamp_min(1e-9).log().sum(dim=1).mean())

@@ -140,14 +140,13 @@ class Block:
             noise=self.noise,
             dtype=torch.float64 if policy.compat == "published" else torch.float32,
         )
+        support = torch.ones_like(self.record.prob)
         if inspected is not None:
-            self._verify(logits[len(place) :], checked, inspected)
+            support = self._verify(logits[len(place) :], checked, inspected)
         is_remasked = torch.zeros_like(is_masked)
         if policy.remask is not None:
-            seen = is_remasked if inspected is None else inspected
-            is_remasked = policy.remask.choose(
-                self._committed(index, is_masked), seen, self.plan.remaining[:, index + 1]
-            )
+            view = self._committed(index, is_masked)
+            is_remasked = policy.remask.choose(view, support, self.plan.remaining[:, index + 1])
         is_committed = self._choose(index, place, proposal, is_masked.sum(dim=1) + is_remasked.sum(dim=1))
         self._write(place, proposal, is_committed, is_remasked)
         if self.segment.stop_ids:
@@ -172,12 +171,17 @@ class Block:
             return None
         return rule.inspect(self._committed(index, is_masked)) & (self.plan.remaining[:, index + 1] > 0)[:, None]
 
-    def _verify(self, logits: Float[Tensor, "K A"], place: Int[Tensor, " K"], inspected: Bool[Tensor, "B W"]) -> None:
-        """Note the new probabilities of inspected ids."""
+    def _verify(
+        self, logits: Float[Tensor, "K A"], place: Int[Tensor, " K"], inspected: Bool[Tensor, "B W"]
+    ) -> Float[Tensor, "B W"]:
+        """Note how likely inspected ids are; their probability relative to the likeliest id's, 1 elsewhere."""
+        logits = logits.float()
         present = index_in(self.segment.allowed_ids, self.window.flatten()[place])
-        prob = self._spread(place, chosen_prob(logits.float(), present), 0.0)
+        prob = self._spread(place, chosen_prob(logits, present), 0.0)
         self.record.prob = torch.where(inspected, prob, self.record.prob)
         self.record.checks = self.record.checks + inspected
+        chosen = logits.gather(1, present[:, None]).squeeze(1)
+        return self._spread(place, (chosen - logits.amax(dim=1)).exp(), 1.0)
 
     def _denoise(
         self, index: int, place: Int[Tensor, " K"], inspected: Bool[Tensor, "B W"] | None

@@ -57,9 +57,13 @@ class RemaskRule(Protocol):
         ...
 
     def choose(
-        self, committed: Committed, is_inspected: Bool[Tensor, "B N"], limit: Int[Tensor, " B"]
+        self, committed: Committed, support: Float[Tensor, "B N"], limit: Int[Tensor, " B"]
     ) -> Bool[Tensor, "B N"]:
-        """Places to hide again, at most `limit` per row and only open ones."""
+        """Places to hide again, at most `limit` per row and only open ones.
+
+        Args:
+            support: Probability of an inspected id relative to the likeliest one's, in [0, 1]; 1 where not inspected.
+        """
         ...
 
 
@@ -113,10 +117,10 @@ class LowConfidenceRemask:
         return (self._quota(num_places), hold_steps) if hold_steps else (0, 0)
 
     def choose(
-        self, committed: Committed, is_inspected: Bool[Tensor, "B N"], limit: Int[Tensor, " B"]
+        self, committed: Committed, support: Float[Tensor, "B N"], limit: Int[Tensor, " B"]
     ) -> Bool[Tensor, "B N"]:
         """The least certain open places, those hidden less often first."""
-        del is_inspected
+        del support
         is_active = (committed.progress >= self.start) & (committed.progress < self.stop)
         quota = (committed.num_places * self.fraction - 1e-6).ceil().to(limit.dtype)
         quota = torch.minimum(quota, limit).where(is_active, torch.zeros_like(limit))
@@ -133,21 +137,21 @@ class LowConfidenceRemask:
 class VerifyRemask:
     """Ask the model again about committed places, now that more is known, and hide those again that it doubts.
 
-    A share of the committed places is hidden from each pass, which so answers about them as about any hidden place; an
-    id that stands the test is put back. This takes no pass of its own.
+    The pass that proposes ids for hidden places also rates the committed ones, which costs rows of the output head but
+    no pass of its own.
 
     Source:
         WINO, arXiv:2507.18578: draft at a low bar, verify in the same pass. There additional shadow places are read,
-        which needs a network that knows of them.
+        which needs a network that knows of them. Here committed places are read as they stand, or hidden by turns.
     """
 
     bar: float = 0.3
-    """Hide an id again when its probability is below this."""
-    share: float = 0.25
-    """Of the committed places, hidden from a pass to be verified, rounded up, the least verified and least certain
-    first. 0 verifies all of them as they stand, visible to the pass, which a network trained on hidden places alone
-    has not learnt."""
-    max_times: int = 1
+    """Hide an id again when its probability is below this share of the likeliest id's."""
+    share: float = 0.0
+    """0 rates all committed places as they stand, visible to the pass. Above 0, hides this share of them from each
+    pass, rounded up, the least verified and least certain first, and puts those back that pass: for networks that say
+    nothing sensible about visible places; other proposals then see less."""
+    max_times: int = 2
     """How often one place may be hidden again."""
 
     def __post_init__(self) -> None:
@@ -183,11 +187,11 @@ class VerifyRemask:
         return (0, 0)
 
     def choose(
-        self, committed: Committed, is_inspected: Bool[Tensor, "B N"], limit: Int[Tensor, " B"]
+        self, committed: Committed, support: Float[Tensor, "B N"], limit: Int[Tensor, " B"]
     ) -> Bool[Tensor, "B N"]:
-        """The inspected places below the bar, the least certain first."""
-        is_candidate = is_inspected & (committed.prob < self.bar)
-        return choose_best((-committed.prob).masked_fill(~is_candidate, -torch.inf), limit)
+        """The inspected places below the bar, the least supported first."""
+        is_candidate = committed.is_open & (support < self.bar)
+        return choose_best((-support).masked_fill(~is_candidate, -torch.inf), limit)
 
 
 def _check_times(max_times: int) -> None:

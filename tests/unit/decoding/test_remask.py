@@ -1,7 +1,11 @@
 """Rules that hide committed places again."""
 
 import torch
+from toy_denoisers import ChainDenoiser
 
+from dynin.decoding.canvas import Canvas, Segment
+from dynin.decoding.decoder import ParallelDecoder
+from dynin.decoding.policy import DecodingPolicy
 from dynin.decoding.remask import Committed, LowConfidenceRemask, RemaskRule, VerifyRemask
 
 
@@ -20,8 +24,8 @@ def committed(
 
 
 def choose(rule: RemaskRule, view: Committed, limit: int) -> list[bool]:
-    """Places of one row that a rule hides again, when every open place was inspected."""
-    return rule.choose(view, view.is_open, torch.tensor([limit]))[0].tolist()
+    """Places of one row that a rule hides again, when the support of every place is its probability."""
+    return rule.choose(view, view.prob, torch.tensor([limit]))[0].tolist()
 
 
 def test_the_least_certain_places_are_hidden() -> None:
@@ -60,3 +64,18 @@ def test_the_least_verified_and_then_the_least_certain_places_are_inspected() ->
     assert VerifyRemask(share=0.5).inspect(view).tolist() == [[True, False, True, False]]
     assert VerifyRemask(share=0.75).inspect(view).tolist() == [[True, False, True, True]]
     assert VerifyRemask(share=0.0).inspect(view).all()
+
+
+def test_verification_makes_samples_of_a_chain_likelier_at_the_same_number_of_calls() -> None:
+    chain = ChainDenoiser(num_states=8)
+    ids = torch.full((300, 24), chain.mask_id)
+    ids[:, 0] = torch.arange(300) % 8
+    outcomes = []
+    for rule in (None, VerifyRemask(bar=0.4)):
+        policy = DecodingPolicy(num_steps=8, schedule="cosine", temperature=1.0, remask=rule)
+        segment = Segment(name="x", is_target=ids == chain.mask_id, allowed_ids=torch.arange(8), policy=policy)
+        decoder = ParallelDecoder(chain, chain.mask_id)
+        outcomes.append(decoder.run(Canvas(ids=ids), [segment], generator=torch.Generator().manual_seed(0)))
+    plain, verified = outcomes
+    assert verified.num_forwards == plain.num_forwards
+    assert chain.log_likelihood(verified.ids) > chain.log_likelihood(plain.ids) + 0.2
