@@ -69,7 +69,9 @@ class Vocabulary:
     def __getitem__(self, name: str) -> int:
         """The id of a special token by name."""
         if name not in self.special:
-            raise VocabularyError(f"no special token {name!r} in vocabulary {self.name!r}; it has {sorted(self.special)}")
+            raise VocabularyError(
+                f"no special token {name!r} in vocabulary {self.name!r}; it has {sorted(self.special)}"
+            )
         return self.special[name]
 
     def range_of(self, modality: Modality) -> Range:

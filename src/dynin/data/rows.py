@@ -8,7 +8,8 @@ Training shows the same sight: earlier blocks are given, one block is hidden, la
 the rows keeps the whole canvas, so that every block is learned from every row.
 """
 
-from collections.abc import Mapping, Sequence as Rows
+from collections.abc import Mapping
+from collections.abc import Sequence as Rows
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -82,7 +83,9 @@ class RowMaker:
 
     def _encode_pictures(self, examples: Rows[Example]) -> dict[int, Int[Tensor, " N"]]:
         """Codes of every picture and video of a batch in one call, by the identity of the value."""
-        values = [value for example in examples for side in (example.condition, example.target) for value in side.values()]
+        values = [
+            value for example in examples for side in (example.condition, example.target) for value in side.values()
+        ]
         frames = {id(value): _frames(value) for value in values if _frames(value) is not None}
         if not frames:
             return {}

@@ -4,7 +4,8 @@ Enters: a `Task`, text and codes. Leaves: a `Sequence`: ids, which positions are
 each content lies. Does not know networks, files or how codes are made; text is tokenized by a function it is handed.
 """
 
-from collections.abc import Callable, Mapping, Sequence as Row
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Row
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -147,9 +148,7 @@ class Assembler:
                     row.add(self._target(segment, task, made, lengths), is_target=True)
                 else:
                     row.add(self._condition(segment, given[segment.modality]))
-                span = Span(
-                    modality=segment.modality, is_target=segment.is_target, start=start, stop=len(row.ids)
-                )
+                span = Span(modality=segment.modality, is_target=segment.is_target, start=start, stop=len(row.ids))
                 row.spans.append(span)
         return row
 
@@ -186,9 +185,7 @@ class Assembler:
     def _cut(self, row: _Row, length: int) -> _Row:
         """Keep the first `length - 1` positions and end with EOS, as the published builder does."""
         cut = _Row(ids=row.ids[: length - 1], is_target=row.is_target[: length - 1], attend=row.attend[: length - 1])
-        cut.spans = [
-            replace(span, stop=min(span.stop, length - 1)) for span in row.spans if span.start < length - 1
-        ]
+        cut.spans = [replace(span, stop=min(span.stop, length - 1)) for span in row.spans if span.start < length - 1]
         cut.add([self.vocabulary["eos"]])
         return cut
 

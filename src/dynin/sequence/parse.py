@@ -26,9 +26,7 @@ class Made:
     """Whether an end token was found."""
 
 
-def content(
-    vocabulary: Vocabulary, sequence: Sequence, ids: Int[Tensor, " S"], span: Span
-) -> Made:
+def content(vocabulary: Vocabulary, sequence: Sequence, ids: Int[Tensor, " S"], span: Span) -> Made:
     """What one span carries: ids up to its first end token, as text ids or codes.
 
     Raises:
@@ -44,6 +42,4 @@ def content(
 
 def parse(vocabulary: Vocabulary, sequence: Sequence, ids: Int[Tensor, " S"]) -> Mapping[Modality, Made]:
     """Every target of a decoded row."""
-    return {
-        span.modality: content(vocabulary, sequence, ids, span) for span in sequence.spans if span.is_target
-    }
+    return {span.modality: content(vocabulary, sequence, ids, span) for span in sequence.spans if span.is_target}

@@ -265,7 +265,9 @@ _PUBLISHED_ROWS = (
         segments=(
             *marks("v2s"),
             *_GIVEN_VIDEO,
-            Block(parts=(*marks("bos"), _PROMPT, *marks("eos")), offset=-1, pad="eos", side="right", is_pad_attended=True),
+            Block(
+                parts=(*marks("bos"), _PROMPT, *marks("eos")), offset=-1, pad="eos", side="right", is_pad_attended=True
+            ),
             *marks("soa"),
             _made(SPEECH),
         ),
@@ -316,7 +318,5 @@ PUBLISHED_ALTERNATIVES: Mapping[str, Task] = MappingProxyType(
 )
 """Further prompts of the published code, by its own names."""
 
-TABLES: Mapping[str, Mapping[str, Task]] = MappingProxyType(
-    {"embedded": EMBEDDED_TASKS, "published": PUBLISHED_TASKS}
-)
+TABLES: Mapping[str, Mapping[str, Task]] = MappingProxyType({"embedded": EMBEDDED_TASKS, "published": PUBLISHED_TASKS})
 """The task table of a vocabulary, by the vocabulary's name."""

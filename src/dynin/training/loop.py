@@ -7,7 +7,8 @@ import json
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence as Rows
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Rows
 from pathlib import Path
 from typing import Protocol
 
@@ -60,7 +61,9 @@ def train(
             rows = source.rows(task, step=step, batch=batch)
             loss = objective(model, rows, generator=generator)
             if not bool(torch.isfinite(loss.total)):
-                raise FloatingPointError(f"the loss of task {task} at step {step} is not finite; lower the learning rate")
+                raise FloatingPointError(
+                    f"the loss of task {task} at step {step} is not finite; lower the learning rate"
+                )
             (loss.total / config.batches_per_step).backward()
             tokens += sum(len(row.ids) for row in rows)
             figures[f"loss/{task}"].append(loss.cross_entropy)

@@ -5,7 +5,8 @@ training file that knows diffusion; it does not know optimizers, files or where 
 """
 
 import math
-from collections.abc import Mapping, Sequence as Rows
+from collections.abc import Mapping
+from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 
 import torch

@@ -1,0 +1,108 @@
+"""Run a model over held-out examples and score it.
+
+Enters: a model, a seed, a limit. Leaves: scores by row of the suite, the report on disk after every row. Does not know
+what a score means; that is the suite's.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from dynin.data.emoji_world.voice import VOICE_TARGET, speak
+from dynin.data.emoji_world.world import EmojiWorld
+from dynin.data.example import Example
+from dynin.errors import RequestError
+from dynin.evaluation import report
+from dynin.evaluation.report import Score
+from dynin.evaluation.suite import SUITE, Row
+from dynin.pipeline.dynin import Dynin
+from dynin.pipeline.request import Request
+from dynin.pipeline.result import Result
+
+BATCH_ROWS = 25
+"""Requests decoded together."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """What to evaluate."""
+
+    seed: int
+    """Of the held-out world; a fresh one gives examples that nothing has seen."""
+    limit: int = 200
+    """Examples of each row."""
+    rows: Sequence[str] = tuple(SUITE)
+    steps: int | None = None
+    guidance: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the names and the limit."""
+        unknown = sorted(set(self.rows) - set(SUITE))
+        if unknown:
+            raise RequestError(f"no figure is called {', '.join(unknown)}; choose from {', '.join(SUITE)}")
+        if self.limit < 1:
+            raise RequestError(f"limit is {self.limit}; give at least 1 example a task")
+
+
+def evaluate(
+    model: Dynin,
+    wanted: Wanted,
+    output: Path | None = None,
+    *,
+    about: Mapping[str, object] | None = None,
+    progress: Callable[[str, int, int], None] = lambda row, done, total: None,
+) -> dict[str, Score]:
+    """Score every wanted row.
+
+    Args:
+        output: Where the report is written, again after every row, so that nothing already measured is lost.
+        about: Facts to be kept with the scores.
+        progress: Called with a row's name, how many of its examples are done, and how many there are.
+    """
+    scores: dict[str, Score] = {}
+    for name in wanted.rows:
+        row = SUITE[name]
+        pairs: list[tuple[Example, Result]] = []
+        examples = list(_examples(row, wanted))
+        for group in _groups(examples):
+            pairs += zip(group, _fulfil(model, group, wanted), strict=True)
+            progress(name, len(pairs), len(examples))
+        scores[name] = row.judge(pairs)
+        if output is not None:
+            settings = {"seed": wanted.seed, "limit": wanted.limit, "steps": wanted.steps, "guidance": wanted.guidance}
+            report.write(output, scores, {**settings, **(about or {})})
+    return scores
+
+
+def _examples(row: Row, wanted: Wanted) -> Iterator[Example]:
+    """The first examples of the held-out world that count for a row."""
+    world = EmojiWorld(wanted.seed, "held_out", speak=partial(speak, voice=row.voice or VOICE_TARGET))
+    index, found = 0, 0
+    while found < wanted.limit:
+        example = world.example(row.task, index)
+        index += 1
+        if row.is_wanted(example):
+            found += 1
+            yield example
+
+
+def _groups(examples: Sequence[Example]) -> Iterator[tuple[Example, ...]]:
+    start = 0
+    while start < len(examples):
+        yield tuple(examples[start : start + BATCH_ROWS])
+        start += BATCH_ROWS
+
+
+def _fulfil(model: Dynin, examples: Sequence[Example], wanted: Wanted) -> list[Result]:
+    requests = [
+        Request.to_fulfil(
+            example.condition,
+            "+".join(example.target),
+            seed=wanted.seed + index,
+            steps=wanted.steps,
+            guidance=wanted.guidance,
+        )
+        for index, example in enumerate(examples)
+    ]
+    return model.run_together(requests)

@@ -1,0 +1,206 @@
+"""Which figures a model is judged by: one row a task, each a metric and the judge that decides it.
+
+Enters: examples of Emoji World and what a model made of them. Leaves: `Score` values. Does not know how results are
+made; judges of pictures and speech are in `metrics`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from dynin.data.emoji_world import caption, clip_caption, edit, problem, question, sentence
+from dynin.data.emoji_world.artwork import NAMES, NUM_OBJECTS
+from dynin.data.example import Example
+from dynin.evaluation.metrics.picture import (
+    picture_matches,
+    psnr_outside,
+    read_picture,
+    reading_shows,
+)
+from dynin.evaluation.metrics.speech import recognise, shuffled_error_rate, word_error_rate
+from dynin.evaluation.metrics.video import video_matches
+from dynin.evaluation.report import Score, share
+from dynin.media.audio import Audio
+from dynin.media.image import from_pil
+from dynin.pipeline.result import Result
+from dynin.types import Modality
+
+Pairs = Sequence[tuple[Example, Result]]
+Judge = Callable[[Pairs], Score]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One figure of the report."""
+
+    task: str
+    judge: Judge
+    voice: str = ""
+    """Who says what is heard; empty for the target voice."""
+    is_wanted: Callable[[Example], bool] = lambda example: True
+    """Which examples of the task count."""
+
+
+def _truth(example: Example, name: str) -> Any:
+    return example.truth[name]  # type: ignore[index]
+
+
+def _pixels(result: Result) -> torch.Tensor:
+    assert result.image is not None
+    return from_pil(result.image)
+
+
+def _picture(pairs: Pairs) -> Score:
+    right = [picture_matches(_pixels(result), caption.slots(_truth(example, "scene"))) for example, result in pairs]
+    return share("all objects, relations and the background right", right)
+
+
+def _frame(pairs: Pairs) -> Score:
+    right = []
+    for example, result in pairs:
+        scene = _truth(example, "scene")
+        reading = read_picture(_pixels(result), may_leave=True)
+        things = [(thing.name, thing.size, thing.column, thing.row) for thing in scene.things]
+        right.append(reading_shows(reading, things, scene.background))
+    return share("the asked frame, every thing in its place", right)
+
+
+def _edited(pairs: Pairs) -> Score:
+    right, outside = [], []
+    for example, result in pairs:
+        done = _truth(example, "edit")
+        pixels = _pixels(result)
+        right.append(_shows(pixels, done.target))
+        region = torch.from_numpy(edit.changed_region(done))
+        source = example.condition[Modality.IMAGE]
+        if not bool(region.all()):
+            outside.append(psnr_outside(pixels, source, region))  # type: ignore[arg-type]
+    beside = {"psnr_outside_db": sum(outside) / max(1, len(outside))}
+    return share("edit done, every thing in its place", right, beside)
+
+
+def _shows(pixels: torch.Tensor, scene: Any) -> bool:
+    things = [(thing.name, thing.size, thing.column, thing.row) for thing in scene.things]
+    return reading_shows(read_picture(pixels), things, scene.background)
+
+
+def _video(pairs: Pairs) -> Score:
+    right = []
+    for example, result in pairs:
+        assert result.video is not None
+        right.append(video_matches(result.video.frames, clip_caption.slots(_truth(example, "clip"))))
+    return share("object, motion, second object and background right", right)
+
+
+def _scene_text(pairs: Pairs) -> Score:
+    right = [caption.describes(caption.parse(result.text or ""), _truth(example, "scene")) for example, result in pairs]
+    return share("scene described exactly", right)
+
+
+def _clip_text(pairs: Pairs) -> Score:
+    claims = [(clip_caption.parse(result.text or ""), _truth(example, "clip")) for example, result in pairs]
+    moved = [
+        claim is not None and (claim.mover, claim.motion) == (clip.mover.name, clip.motion) for claim, clip in claims
+    ]
+    exact = [clip_caption.describes(claim, clip) for claim, clip in claims]
+    return share("object and motion right", moved, {"all_slots": sum(exact) / len(exact)})
+
+
+def _answer(pairs: Pairs) -> Score:
+    return share(
+        "question answered", [question.is_right(result.text or "", _truth(e, "question")) for e, result in pairs]
+    )
+
+
+def _both(pairs: Pairs) -> Score:
+    pictures = [_shows(_pixels(result), _truth(example, "edit").target) for example, result in pairs]
+    texts = [caption.describes(caption.parse(result.text or ""), _truth(example, "scene")) for example, result in pairs]
+    right = [picture and text for picture, text in zip(pictures, texts, strict=True)]
+    return share(
+        "picture edited and described", right, {"picture": sum(pictures) / len(right), "text": sum(texts) / len(right)}
+    )
+
+
+def _number(pairs: Pairs) -> Score:
+    right = [problem.final_answer(result.text or "") == _truth(example, "problem").answer for example, result in pairs]
+    forms = {_truth(example, "problem").form for example, _ in pairs}
+    beside = {}
+    for form in sorted(forms):
+        of_form = [hit for hit, (e, _) in zip(right, pairs, strict=True) if _truth(e, "problem").form == form]
+        beside[form] = sum(of_form) / len(of_form)
+    return share("final number right", right, beside)
+
+
+def _transcript(pairs: Pairs) -> Score:
+    references = [str(example.target[Modality.TEXT]) for example, _ in pairs]
+    made = [result.text or "" for _, result in pairs]
+    errors = word_error_rate(references, made)
+    beside = {"other_sentence": shuffled_error_rate(references, made).rate}
+    return Score(metric="word error rate", score=errors.rate, ci95=errors.ci95, n=errors.num_sentences, beside=beside)
+
+
+def _spoken(pairs: Pairs) -> Score:
+    """Word errors of what is said, beside those of the target voice saying the same, and of another sentence."""
+    grammar = sentence.grammar(NAMES[:NUM_OBJECTS])
+    references = [_said(example) for example, _ in pairs]
+    heard = [_heard(result.audio, grammar) for _, result in pairs]
+    errors = word_error_rate(references, heard)
+    beside = {"other_sentence": shuffled_error_rate(references, heard).rate}
+    sources = [example.target[Modality.SPEECH] for example, _ in pairs]
+    if all(isinstance(source, Audio) for source in sources):
+        beside["source"] = word_error_rate(references, [_heard(source, grammar) for source in sources]).rate  # type: ignore[arg-type]
+    beside["open_model"] = word_error_rate(references, [_heard(result.audio, None) for _, result in pairs]).rate
+    return Score(metric="word error rate", score=errors.rate, ci95=errors.ci95, n=errors.num_sentences, beside=beside)
+
+
+def _said(example: Example) -> str:
+    """The sentence a spoken target says."""
+    truth = example.truth
+    assert isinstance(truth, Mapping)
+    return str(truth["answer"]) if "answer" in truth else str(truth["sentence"].text)
+
+
+def _heard(audio: Audio | None, grammar: str | None) -> str:
+    if audio is None or len(audio.samples) < audio.rate_hz // 20:
+        return ""
+    return recognise(audio, grammar)
+
+
+def _is_description(example: Example) -> bool:
+    return bool(_truth(example, "question").topic == "scene")
+
+
+def _is_thinking(example: Example) -> bool:
+    return bool(_truth(example, "is_thinking"))
+
+
+SUITE: Mapping[str, Row] = MappingProxyType(
+    {
+        "t2i": Row(task="t2i", judge=_picture),
+        "i2t": Row(task="i2t", judge=_scene_text, is_wanted=_is_description),
+        "i2t_questions": Row(task="i2t", judge=_answer, is_wanted=lambda example: not _is_description(example)),
+        "v2t": Row(task="v2t", judge=_clip_text, is_wanted=_is_description),
+        "v2t_questions": Row(task="v2t", judge=_answer, is_wanted=lambda example: not _is_description(example)),
+        "i2i": Row(task="i2i", judge=_edited),
+        "t2v": Row(task="t2v", judge=_video),
+        "t2t_thinking": Row(task="t2t", judge=_number, is_wanted=_is_thinking),
+        "t2t": Row(task="t2t", judge=_number, is_wanted=lambda example: not _is_thinking(example)),
+        "s2t": Row(task="s2t", judge=_transcript),
+        "s2t_rms": Row(task="s2t", judge=_transcript, voice="rms"),
+        "s2t_espeak": Row(task="s2t", judge=_transcript, voice="en-us+f3"),
+        "t2s": Row(task="t2s", judge=_spoken),
+        "s2i": Row(task="s2i", judge=_picture),
+        "i2s": Row(task="i2s", judge=_spoken),
+        "v2s": Row(task="v2s", judge=_spoken),
+        "s2s": Row(task="s2s", judge=_spoken),
+        "s2v": Row(task="s2v", judge=_video),
+        "i2v": Row(task="i2v", judge=_video),
+        "v2v": Row(task="v2v", judge=_video),
+        "v2i": Row(task="v2i", judge=_frame),
+        "ti2ti": Row(task="ti2ti", judge=_both),
+    }
+)
+"""The report, row by row. `s2t` hears the target voice, `s2t_rms` and `s2t_espeak` voices absent from all training."""
