@@ -1,7 +1,7 @@
 """From a sentence back to something it tells: a new picture or video for a caption, the answer to a sum.
 
-Enters: sentences of the spoken domain. Leaves: pictures, videos and answers drawn to fit. Does not know sounds or splits:
-a caption that is held out stays held out, because what it says decides that.
+Enters: sentences of the spoken domain. Leaves: pictures, videos and answers drawn to fit. Does not know sounds or
+splits: a caption that is held out stays held out, because what it says decides that.
 """
 
 import numpy as np

@@ -4,8 +4,8 @@ Enters: `Example` values. Leaves: `Sequence` rows whose targets are known. Does 
 how rows are corrupted.
 
 A target of flexible length (text, speech) is decoded block by block, on a canvas that ends with the current block.
-Training shows the same sight: earlier blocks are given, one block is hidden, later ones are not there. The other half of
-the rows keeps the whole canvas, so that every block is learned from every row.
+Training shows the same sight: earlier blocks are given, one block is hidden, later ones are not there. The other half
+of the rows keeps the whole canvas, so that every block is learned from every row.
 """
 
 from collections.abc import Mapping

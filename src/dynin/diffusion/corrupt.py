@@ -55,7 +55,7 @@ def replace_at_random(
 def stratified_times(
     count: int, *, generator: torch.Generator, device: torch.device | None = None
 ) -> Float[Tensor, " B"]:
-    """One time in [0, 1) per row, one in each of `count` equal intervals, in random order: less variance than free draws."""
+    """One time in [0, 1) per row, one in each of `count` equal intervals, in random order."""
     offsets = torch.rand(count, generator=generator, device=device)
     order = torch.randperm(count, generator=generator, device=device)
     return (order + offsets) / count

@@ -1,7 +1,7 @@
 """Scores with their uncertainty, as a file and as a table.
 
-Enters: right or wrong per example, or word errors. Leaves: `Score` values, a JSON report, a printed table. Does not know
-tasks or models.
+Enters: right or wrong per example, or word errors. Leaves: `Score` values, a JSON report, a printed table. Does not
+know tasks or models.
 """
 
 import json

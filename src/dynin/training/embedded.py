@@ -1,7 +1,7 @@
 """Put a run together: network, tokenizers, rows; train; and hand the parts over for export.
 
-Enters: a `TrainConfig`. Leaves: a trained network in the run's folder, with its text tokenizer. Does not know the loop's
-arithmetic or how a checkpoint is laid out.
+Enters: a `TrainConfig`. Leaves: a trained network in the run's folder, with its text tokenizer. Does not know the
+loop's arithmetic or how a checkpoint is laid out.
 """
 
 import itertools
