@@ -1,0 +1,58 @@
+"""The program `dynin`: its commands, and the one place where an error becomes a line and a status.
+
+Enters: arguments. Leaves: an exit status; 0 done, 2 a mistake that the message explains, 130 interrupted. Does not know
+what a command does; commands import what they need when they run, so that `--help` does not wait for torch.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from dynin.cli.data import data
+from dynin.cli.demo import demo
+from dynin.cli.doctor import doctor
+from dynin.cli.evaluate import evaluate
+from dynin.cli.generate import generate
+from dynin.cli.train import train
+from dynin.errors import DyninError
+
+ClickError = typer.BadParameter.__mro__[2]
+"""What typer raises for unknown commands, flags and values; its home differs between versions of typer."""
+
+app = typer.Typer(
+    name="dynin",
+    help="Any modality in, any modality out: text, pictures, video and speech.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(generate)
+app.command()(demo)
+app.command()(evaluate)
+app.command()(data)
+app.command()(train)
+app.command()(doctor)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    try:
+        status = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+    except DyninError as error:
+        return _refuse(str(error))
+    except ClickError as error:
+        return _refuse(error.format_message())  # type: ignore[attr-defined]
+    except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("dynin: interrupted\n")
+        return 130
+    except typer.Exit as stop:
+        return int(stop.exit_code)
+    return status if isinstance(status, int) else 0
+
+
+def _refuse(message: str) -> int:
+    """Print one line; the status of a user's mistake."""
+    sys.stderr.write(f"dynin: {' '.join(message.split())}\n")
+    return 2
