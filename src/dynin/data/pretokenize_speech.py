@@ -6,7 +6,7 @@ utterances one after another), `offsets` and the tokenizer's `fingerprint`. Does
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,10 +23,11 @@ TARGET_SHARE = 0.6
 """Share of the sentences of a corpus that the target voice speaks."""
 
 
+@runtime_checkable
 class BatchEncoder(Protocol):
     """What pre-tokenizing asks of a speech tokenizer."""
 
-    def encode_batch(self, waves: Sequence[Float[Tensor, " T"]]) -> list[Int[Tensor, " N"]]:
+    def encode_batch(self, waves: Sequence[Float[Tensor, " _"]]) -> list[Int[Tensor, " _"]]:
         """Waveforms to codes."""
         ...
 
@@ -37,7 +38,7 @@ class BatchEncoder(Protocol):
 
 def encode_corpus(
     corpus: SpeechCorpus, tokenizer: BatchEncoder, report: Callable[[int], None] = lambda _: None
-) -> list[Int[Tensor, " N"]]:
+) -> list[Int[Tensor, " _"]]:
     """Codes of every utterance in the corpus's order; utterances of similar length share a batch.
 
     Args:
@@ -53,7 +54,7 @@ def encode_corpus(
     return [codes[index] for index in range(len(corpus))]
 
 
-def write_codes(path: Path, corpus: SpeechCorpus, codes: Sequence[Int[Tensor, " N"]], fingerprint: str) -> None:
+def write_codes(path: Path, corpus: SpeechCorpus, codes: Sequence[Int[Tensor, " _"]], fingerprint: str) -> None:
     """The shard of a corpus; the file appears whole or not at all."""
     offsets = np.concatenate([[0], np.cumsum([row.shape[0] for row in codes])]).astype(np.int64)
     with replace_whole(path) as temporary, temporary.open("wb") as stream:

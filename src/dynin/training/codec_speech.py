@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -230,7 +231,7 @@ def read_speech_codec(folder: Path) -> SmallSpeechTokenizer:
         codec = SmallSpeechTokenizer(config)
         tensors = load_file(folder / "speech.safetensors")
         codec.load_state_dict({name: value.float() for name, value in tensors.items()})
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder} holds no speech codec ({error}); train one first") from error
     return codec.eval()
 

@@ -56,7 +56,7 @@ def general_sentence(rng: np.random.Generator) -> str:
         numbers = [_pick(rng, NUMBERS) for _ in range(int(rng.integers(3, 7)))]
         text = " ".join(numbers)
     else:
-        text = f"{place} {person} {verb} this {noun} but not that {adjective} {other}"
+        text = f"{person} {verb} this {noun} but not that {adjective} {other}"
     return text.replace("_", " ")
 
 

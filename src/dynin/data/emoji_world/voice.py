@@ -97,7 +97,7 @@ def speak(text: str, voice: str = VOICE_TARGET) -> Audio:
     return Audio(samples=trim_silence(audio.samples, RATE_HZ), rate_hz=RATE_HZ)
 
 
-def trim_silence(samples: Float[Tensor, " T"], rate_hz: int) -> Float[Tensor, " T"]:
+def trim_silence(samples: Float[Tensor, " T"], rate_hz: int) -> Float[Tensor, " T2"]:
     """Cut silence at both ends to 40 ms; a sound without any audible window is returned unchanged.
 
     A window is audible when its root mean square is above `SILENCE_DB` relative to the loudest window. Sounds that

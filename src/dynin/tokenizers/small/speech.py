@@ -86,6 +86,9 @@ class FiniteScalarQuantizer(nn.Module):
     Source: Mentzer et al., "Finite Scalar Quantization: VQ-VAE Made Simple", ICLR 2024 (arXiv:2309.15505).
     """
 
+    sizes: Tensor
+    strides: Tensor
+
     def __init__(self, levels: tuple[int, ...]) -> None:
         """A quantizer without weights."""
         super().__init__()
@@ -226,7 +229,7 @@ class SmallSpeechTokenizer(nn.Module):
         return self.encode_batch([audio.samples])[0]
 
     @torch.no_grad()
-    def encode_batch(self, waves: Sequence[Float[Tensor, " T"]]) -> list[Int[Tensor, " N"]]:
+    def encode_batch(self, waves: Sequence[Float[Tensor, " _"]]) -> list[Int[Tensor, " _"]]:
         """Several waveforms at once; each gets the codes it gets alone."""
         if not waves or min(wave.shape[0] for wave in waves) == 0:
             raise MediaError("the speech tokenizer received a sound without samples")
@@ -271,7 +274,7 @@ class SmallSpeechTokenizer(nn.Module):
             raise RequestError(f"unknown voice {style!r}; this model speaks as {', '.join(self.styles)}")
         return self.styles.index(style)
 
-    def pad(self, waves: Sequence[Float[Tensor, " T"]]) -> tuple[Float[Tensor, "B T"], Int[Tensor, " B"]]:
+    def pad(self, waves: Sequence[Float[Tensor, " _"]]) -> tuple[Float[Tensor, "B T"], Int[Tensor, " B"]]:
         """Waveforms at equal loudness, padded to whole codes, and the number of codes of each."""
         size = self.config.samples_per_code
         counts = torch.tensor([-(-wave.shape[0] // size) for wave in waves])
