@@ -5,12 +5,14 @@ loop's arithmetic or how a checkpoint is laid out.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from dynin.data.emoji_world.clip import FRAME_RATE_HZ, NUM_FRAMES
 from dynin.data.emoji_world.world import EmojiWorld
 from dynin.data.mixture import Mixture
 from dynin.data.rows import RowMaker
@@ -18,12 +20,18 @@ from dynin.data.utterances import Utterances
 from dynin.errors import CheckpointError
 from dynin.model.config import EMBEDDED as EMBEDDED_MODEL
 from dynin.model.transformer import Transformer, initialise
+from dynin.pipeline.dynin import Dynin
+from dynin.pipeline.folder import save
 from dynin.sequence.layout import Assembler
 from dynin.sequence.task import EMBEDDED_TASKS
+from dynin.tokenizers.bundle import Tokenizers
 from dynin.tokenizers.small.image import SmallImageTokenizer
 from dynin.tokenizers.text import ByteLevelText
+from dynin.tokenizers.video import VideoTokenizer
 from dynin.training import loop, optim
+from dynin.training.codec_speech import read_speech_codec
 from dynin.training.config import TrainConfig
+from dynin.training.loop import Figures
 from dynin.training.objective import Objective
 from dynin.vocabulary import EMBEDDED
 
@@ -50,7 +58,7 @@ def text_tokenizer(folder: Path, world: EmojiWorld) -> ByteLevelText:
 
 
 def run(
-    config: TrainConfig, *, device: torch.device, report: Callable[[dict[str, float]], None]
+    config: TrainConfig, *, device: torch.device, report: Callable[[Figures], None]
 ) -> tuple[Transformer, optim.Average]:
     """Train or resume; returns the network and its averaged weights.
 
@@ -82,10 +90,33 @@ def run(
     return model, average
 
 
+def export(config: TrainConfig, folder: Path, provenance: Mapping[str, object]) -> None:
+    """Write the averaged weights of a run, as they stand, as a model folder with its tokenizers.
+
+    Args:
+        folder: Must not exist, or be a model folder, which is replaced as a whole.
+        provenance: What the model card says: data, steps, hours, hardware, scores.
+
+    Raises:
+        CheckpointError: If the run has saved no state yet, or a tokenizer is missing.
+    """
+    path = config.output / config.name / "state" / "average.safetensors"
+    model = Transformer(EMBEDDED_MODEL)
+    load_weights(model, path)
+    image = SmallImageTokenizer.load(config.image_tokenizer)
+    tokenizers = Tokenizers(
+        text=ByteLevelText.load(config.output / config.name / "tokenizer.json"),
+        image=image,
+        video=VideoTokenizer(image=image, num_frames=NUM_FRAMES, rate_hz=FRAME_RATE_HZ),
+        speech=read_speech_codec(config.speech_tokenizer),
+    )
+    save(folder, Dynin.assemble(model, tokenizers, EMBEDDED), provenance=provenance)
+
+
 def load_weights(model: Transformer, path: Path) -> None:
     """Start from weights alone, such as a bfloat16 file of an earlier run; optimizer and warm-up begin anew."""
     try:
         tensors = load_file(path)
         model.load_state_dict({name: value.float() for name, value in tensors.items()})
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"cannot start from {path}: {str(error).splitlines()[0]}") from error

@@ -7,10 +7,10 @@ import json
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Rows
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -21,6 +21,11 @@ from dynin.training.config import TrainConfig
 from dynin.training.objective import Objective, mean_by_task
 
 
+Figures = Mapping[str, int | float]
+"""What is reported: step, steps, rates, and loss and accuracy by task."""
+
+
+@runtime_checkable
 class RowSource(Protocol):
     """Where training rows come from; equal arguments give equal rows, so a run resumes without remembering any."""
 
@@ -35,7 +40,7 @@ def train(
     source: RowSource,
     config: TrainConfig,
     *,
-    report: Callable[[dict[str, float]], None],
+    report: Callable[[Figures], None],
 ) -> optim.Average:
     """Run or resume a training; returns the averaged weights.
 
@@ -97,7 +102,7 @@ def _draw_tasks(config: TrainConfig, step: int) -> Iterator[str]:
     yield from draw.choices(list(config.tasks), weights=list(config.tasks.values()), k=config.batches_per_step)
 
 
-def _append(path: Path, entry: dict[str, float]) -> None:
+def _append(path: Path, entry: Figures) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps({key: round(value, 6) for key, value in entry.items()}) + "\n")
