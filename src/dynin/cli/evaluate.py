@@ -7,28 +7,71 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import TaskID
 
 from dynin.config import suggest
 from dynin.errors import RequestError
 
-SUITES = ("emoji-world",)
+SUITES = ("emoji-world", "restoration")
 
 
 def evaluate(
-    suite: Annotated[str, typer.Argument(help="What to score on: emoji-world.")],
+    suite: Annotated[str, typer.Argument(help="What to score on: emoji-world, or restoration of damaged codes.")],
     seed: Annotated[int, typer.Option(help="Draws the held-out examples.")] = 0,
     limit: Annotated[int, typer.Option(help="Examples of each task.")] = 200,
     output: Annotated[Path, typer.Option(metavar="FILE.json", help="The report.")] = Path("report.json"),
-    task: Annotated[list[str] | None, typer.Option(help="Only this task; may be repeated.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Only this figure, such as t2i; may be repeated.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Network calls: per picture or video, per block otherwise.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="How strongly the prompt is followed; 0 for plain.")] = None,
+    remask: Annotated[
+        str, typer.Option(help="policy, none, confidence or verify: hide committed places again.")
+    ] = "policy",
     model: Annotated[str | None, typer.Option(metavar="PATH_OR_ID", help="A model's folder or hub id.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
 ) -> None:
     """Score every task on held-out compositions."""
     if suite not in SUITES:
         raise RequestError(f"unknown suite {suite!r}{suggest(suite, SUITES)}")
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     from dynin.cli import device as devices
-    from dynin.evaluation import runner
+    from dynin.evaluation import report, restoration, runner
+    from dynin.evaluation.suite import SUITE
     from dynin.pipeline.folder import load
 
+    if remask not in ("policy", *runner.RULES):
+        raise RequestError(f"unknown rule {remask!r}{suggest(remask, ('policy', *runner.RULES))}")
+    if not output.resolve().parent.is_dir():
+        raise RequestError(f"{output}: the folder {output.parent} does not exist; create it first")
     loaded = load(model, device=devices.resolve(device))
-    runner.run(loaded, seed=seed, limit=limit, output=output, tasks=task)
+    if suite == "restoration":
+        restored = {
+            name: restoration.restoration(loaded, name, seed=seed, count=limit) for name in task or restoration.TASKS
+        }
+        report.write(output, restored, {"seed": seed, "limit": limit})
+        typer.echo(report.table(restored))
+        return
+    wanted = runner.Wanted(
+        seed=seed,
+        limit=limit,
+        rows=tuple(task or SUITE),
+        steps=steps,
+        guidance=guidance,
+        remask=remask,  # type: ignore[arg-type]
+    )
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bars: dict[str, TaskID] = {}
+
+        def show(row: str, done: int, total: int) -> None:
+            if row not in bars:
+                bars[row] = progress.add_task(row, total=total)
+            progress.update(bars[row], completed=done)
+            if not console.is_terminal and done == total:
+                console.print(f"{row}: {total} examples scored", highlight=False)
+
+        scores = runner.evaluate(loaded, wanted, output, progress=show)
+    typer.echo(report.table(scores))
+    typer.echo(f"written to {output}")
