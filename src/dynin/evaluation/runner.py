@@ -5,13 +5,15 @@ what a score means; that is the suite's.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from dynin.data.emoji_world.voice import VOICE_TARGET, speak
 from dynin.data.emoji_world.world import EmojiWorld
 from dynin.data.example import Example
+from dynin.decoding.remask import LowConfidenceRemask, RemaskRule, VerifyRemask
 from dynin.errors import RequestError
 from dynin.evaluation import report
 from dynin.evaluation.report import Score
@@ -20,6 +22,12 @@ from dynin.pipeline.dynin import Dynin
 from dynin.pipeline.request import Request
 from dynin.pipeline.result import Result
 
+Remask = Literal["policy", "none", "confidence", "verify"]
+RULES: Mapping[str, RemaskRule | None] = {
+    "none": None,
+    "confidence": LowConfidenceRemask(),
+    "verify": VerifyRemask(),
+}
 BATCH_ROWS = 25
 """Requests decoded together."""
 
@@ -35,6 +43,8 @@ class Wanted:
     rows: Sequence[str] = tuple(SUITE)
     steps: int | None = None
     guidance: float | None = None
+    remask: Remask = "policy"
+    """Which rule hides committed places again, at the same number of denoiser calls: "policy" keeps the model's own."""
 
     def __post_init__(self) -> None:
         """Check the names and the limit."""
@@ -60,6 +70,7 @@ def evaluate(
         about: Facts to be kept with the scores.
         progress: Called with a row's name, how many of its examples are done, and how many there are.
     """
+    model = with_remask(model, wanted.remask)
     scores: dict[str, Score] = {}
     for name in wanted.rows:
         row = SUITE[name]
@@ -70,9 +81,17 @@ def evaluate(
             progress(name, len(pairs), len(examples))
         scores[name] = row.judge(pairs)
         if output is not None:
-            settings = {"seed": wanted.seed, "limit": wanted.limit, "steps": wanted.steps, "guidance": wanted.guidance}
+            settings = {name: getattr(wanted, name) for name in ("seed", "limit", "steps", "guidance", "remask")}
             report.write(output, scores, {**settings, **(about or {})})
     return scores
+
+
+def with_remask(model: Dynin, remask: Remask) -> Dynin:
+    """The same model with another rule for hiding committed places again."""
+    if remask == "policy":
+        return model
+    policies = {modality: replace(policy, remask=RULES[remask]) for modality, policy in model.policies.items()}
+    return replace(model, policies=policies)
 
 
 def _examples(row: Row, wanted: Wanted) -> Iterator[Example]:
