@@ -80,11 +80,16 @@ def run(command, extra_environment=None):
 
 
 def require_python():
-    """Stop with one line where Python is too old or cannot make environments."""
+    """Stop with one line where Python cannot make environments; an old one hands over to a newer one, if there is."""
     if sys.version_info < OLDEST:
-        newer = next(filter(None, (shutil.which(f"python3.{minor}") for minor in (13, 12, 11, 14))), None)
-        advice = f"run `make PYTHON={newer} ...`" if newer else "install it (www.python.org) and try again"
-        raise SetupError(f"this is Python {platform.python_version()}; Dynin needs 3.11 or newer: {advice}")
+        newer = newer_python()
+        if newer:
+            print(f"using {newer}, since this is Python {platform.python_version()}", flush=True)
+            sys.exit(subprocess.call([newer, __file__, *sys.argv[1:]]))
+        raise SetupError(
+            f"this is Python {platform.python_version()}; Dynin needs 3.11 or newer: install it and try again, "
+            "or name it with `make PYTHON=...`"
+        )
     if PYTHON.exists():
         return
     try:
@@ -97,6 +102,15 @@ def require_python():
         ) from None
 
 
+def newer_python():
+    """A Python on the path that is new enough and starts, or None."""
+    for minor in (13, 12, 11, 14):
+        found = shutil.which(f"python3.{minor}")
+        if found and subprocess.run([found, "-c", ""], stderr=subprocess.DEVNULL, check=False).returncode == 0:
+            return found
+    return None
+
+
 def set_up(extra):
     """Bring `.venv` to the state of the constraints, unless its stamp says that it is there already."""
     stamp = read_stamp()
@@ -106,7 +120,7 @@ def set_up(extra):
         return
     started = time.monotonic()
     print(f"setting up {VENV.name} (once; everything stays inside this folder)", flush=True)
-    if not PYTHON.exists():
+    if not has_pip():
         make_environment()
     sizes = [install_torch(), install_project(extra)]
     downloaded, copied = (sum(pair[index] for pair in sizes) / 1e6 for index in (0, 1))
@@ -137,11 +151,16 @@ def fingerprint():
     return digest.hexdigest()
 
 
+def has_pip():
+    """Whether the environment is there and whole; an interrupted setup leaves one without pip."""
+    command = [str(PYTHON), "-m", "pip", "--version"]
+    return PYTHON.exists() and subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
 def make_environment():
-    """Create `.venv` with pip inside; a half-made one is removed."""
+    """Create `.venv` with pip inside, or complete one that an interrupted setup left behind."""
     result = subprocess.run([sys.executable, "-m", "venv", str(VENV)], capture_output=True, text=True, check=False)
     if result.returncode != 0:
-        shutil.rmtree(VENV, ignore_errors=True)
         last = (result.stderr or result.stdout).strip().splitlines()[-1:]
         raise SetupError(f"cannot create {VENV}: {' '.join(last)}")
 
