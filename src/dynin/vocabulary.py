@@ -142,7 +142,8 @@ class Vocabulary:
             if ours[key] != theirs[key]:
                 raise VocabularyError(
                     f"vocabulary layouts differ in {key!r}: {self.name} has {ours[key]}, "
-                    f"{other.name} has {theirs[key]}; load the checkpoint with the layout it was trained with, or remap its rows"
+                    f"{other.name} has {theirs[key]}; "
+                    "load the checkpoint with the layout it was trained with, or remap its rows"
                 )
 
 

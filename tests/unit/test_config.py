@@ -61,7 +61,7 @@ def test_a_file_extends_another_key_by_key(tmp_path):
         ("steps = true", "setting 'steps' is True; expected int"),
         ('steps = 3\n[inner]\nmode = "fasst"', "setting 'inner.mode' is 'fasst'; did you mean 'fast'"),
         ("steps = 3\ninner = 4", "setting 'inner' is 4; expected a table"),
-        ('steps = 3\nnames = [1]', r"setting 'names\[0\]' is 1; expected str"),
+        ("steps = 3\nnames = [1]", r"setting 'names\[0\]' is 1; expected str"),
         ("steps = [", "not valid TOML"),
     ],
 )

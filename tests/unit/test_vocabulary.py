@@ -21,7 +21,10 @@ def test_codes_to_ids_and_back_is_the_identity(vocabulary, modality, data):
 
 def test_the_published_layout_is_the_published_one():
     assert PUBLISHED.size == 138_752
-    assert (PUBLISHED.image, PUBLISHED.speech) == (Range(start=126_349, stop=134_541), Range(start=134_541, stop=138_637))
+    assert (PUBLISHED.image, PUBLISHED.speech) == (
+        Range(start=126_349, stop=134_541),
+        Range(start=134_541, stop=138_637),
+    )
     names = {"mask": 126_336, "eos": 126_081, "soi": 126_084, "ipad": 126_093, "eoa": 126_098, "end_think": 126_106}
     assert {name: PUBLISHED[name] for name in names} == names
 

@@ -1,1 +1,1 @@
-"""See the modules."""
+"""Seeds and files enter; examples, and training rows made of them, leave."""

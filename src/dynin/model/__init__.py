@@ -1,1 +1,1 @@
-"""See the modules."""
+"""Ids enter, logits leave: the backbone, its sizes, and the published names of its tensors."""

@@ -20,7 +20,6 @@ from dynin.training import optim, state
 from dynin.training.config import TrainConfig
 from dynin.training.objective import Objective, mean_by_task
 
-
 Figures = Mapping[str, int | float]
 """What is reported: step, steps, rates, and loss and accuracy by task."""
 

@@ -42,9 +42,7 @@ def utterances() -> Utterances:
     voices = ["slt", "awb"] * len(SENTENCES)
     texts = [text for text in SENTENCES for _ in range(2)]
     offsets = np.arange(len(texts) + 1) * 5
-    return Utterances(
-        texts=texts, voices=voices, all_codes=np.arange(offsets[-1], dtype=np.uint16), offsets=offsets
-    )
+    return Utterances(texts=texts, voices=voices, all_codes=np.arange(offsets[-1], dtype=np.uint16), offsets=offsets)
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""A model and held-out examples enter; scores with their uncertainty leave."""
