@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dynin.data.emoji_world import caption, clip_caption, problem, wording
 from dynin.data.emoji_world.clip import Clip, is_in_view
-from dynin.data.emoji_world.scene import Scene, Thing, overlap, places
+from dynin.data.emoji_world.scene import Scene, Size, Thing, overlap, places
 from dynin.data.emoji_world.world import picture, video
 from dynin.errors import RequestError
 from dynin.media.video import Video
@@ -33,9 +33,9 @@ def picture_of(text: str, generator: np.random.Generator, *, is_canonical: bool)
         raise RequestError(f"{text!r} is no caption of a picture with a background")
     for _ in range(MOST_DRAWS):
         things = tuple(
-            Thing(name=name, size="small" if size == "small" else "large", column=column, row=row)
+            Thing(name=name, size=_size(size), column=column, row=row)
             for name, size in slots.things
-            for column, row in [places("small" if size == "small" else "large")[_below(places_count(size), generator)]]
+            for column, row in [_any_place(_size(size), generator)]
         )
         scene = Scene(things=things, background=slots.background)
         if any(overlap(one, other) for index, one in enumerate(things) for other in things[:index]):
@@ -45,11 +45,6 @@ def picture_of(text: str, generator: np.random.Generator, *, is_canonical: bool)
         if not is_canonical or caption.canonical(scene) == text:
             return picture(scene)
     raise RequestError(f"no picture fits the caption {text!r}")
-
-
-def places_count(size: str) -> int:
-    """How many places a thing of this size can take."""
-    return len(places("small" if size == "small" else "large"))
 
 
 def video_of(text: str, generator: np.random.Generator, *, is_canonical: bool) -> Video:
@@ -62,15 +57,14 @@ def video_of(text: str, generator: np.random.Generator, *, is_canonical: bool) -
     slots = clip_caption.parse(text)
     if slots is None or slots.background is None:
         raise RequestError(f"{text!r} is no caption of a video with a background")
-    size = "small" if slots.motion == "grows" or slots.size == "small" else "large"
+    size = _size("small" if slots.motion == "grows" else slots.size)
     for _ in range(MOST_DRAWS):
         column, row = (int(value) for value in generator.integers(-1, 5, size=2))
         still = None
         if slots.still is not None:
             name, still_size = slots.still
-            kind = "small" if still_size == "small" else "large"
-            still_column, still_row = places(kind)[_below(len(places(kind)), generator)]
-            still = Thing(name=name, size=kind, column=still_column, row=still_row)
+            still_column, still_row = _any_place(_size(still_size), generator)
+            still = Thing(name=name, size=_size(still_size), column=still_column, row=still_row)
         clip = Clip(
             mover=Thing(name=slots.mover, size=size, column=column, row=row),
             motion=slots.motion,
@@ -119,5 +113,11 @@ def _is_upright(sentence: str) -> bool:
     return " right of " not in sentence and " below " not in sentence
 
 
-def _below(count: int, generator: np.random.Generator) -> int:
-    return int(generator.integers(count))
+def _size(word: str) -> Size:
+    return "small" if word == "small" else "large"
+
+
+def _any_place(size: Size, generator: np.random.Generator) -> tuple[int, int]:
+    """A (column, row) at which a thing of this size lies inside the canvas."""
+    choices = places(size)
+    return choices[int(generator.integers(len(choices)))]

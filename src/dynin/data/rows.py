@@ -61,7 +61,7 @@ class RowMaker:
 
     def _canvas_lengths(self, task: Task, made: Mapping[Modality, Value]) -> dict[str, int]:
         """The whole number of blocks that hold each flexible target and its end token."""
-        lengths = {}
+        lengths: dict[str, int] = {}
         for modality in task.targets:
             block = task.lengths[modality]
             value = made[modality]

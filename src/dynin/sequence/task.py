@@ -134,7 +134,7 @@ def _embedded(name: str, conditions: tuple[Modality, ...], targets: tuple[Modali
     for modality in targets:
         before, after = _MADE[modality]
         segments += [*marks(*before), Content(modality=modality, is_target=True), *marks(*after)]
-    lengths = {modality: _EMBEDDED_LENGTHS[modality] for modality in targets}
+    lengths: dict[str, int] = {modality: _EMBEDDED_LENGTHS[modality] for modality in targets}
     return Task(name=name, segments=tuple(segments), lengths=lengths, dropped=conditions[-1:])
 
 
@@ -167,8 +167,13 @@ EMBEDDED_TASKS: Mapping[str, Task] = MappingProxyType(
 # ---------------------------------------------------------------------------------------------------------------------
 # The published layout, position by position.
 
-_USER = (*marks("start_header"), Literal(text="user"), *marks("end_header"))
-_ASSISTANT = (*marks("eot", "start_header"), Literal(text="assistant"), *marks("end_header"), Literal(text="\n"))
+_USER: tuple[Segment, ...] = (*marks("start_header"), Literal(text="user"), *marks("end_header"))
+_ASSISTANT: tuple[Segment, ...] = (
+    *marks("eot", "start_header"),
+    Literal(text="assistant"),
+    *marks("end_header"),
+    Literal(text="\n"),
+)
 _PROMPT = Content(modality=TEXT)
 _CHAT: tuple[Segment, ...] = (*_USER, Content(modality=TEXT, template="\n{}"), *_ASSISTANT)
 
