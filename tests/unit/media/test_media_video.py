@@ -1,7 +1,6 @@
 import io
 import os
 import struct
-import time
 
 import av
 import numpy as np
@@ -76,8 +75,10 @@ def test_the_scale_makes_every_pixel_a_square(tmp_path):
 
 
 def test_odd_sides_become_even_in_an_mp4(tmp_path):
-    video.write(tmp_path / "a.mp4", Video(frames=grey_frames(2, 33), rate_hz=5.0), scale=1)
-    assert video.read(tmp_path / "a.mp4").frames.shape == (2, 3, 34, 34)
+    video.write(tmp_path / "a.mp4", Video(frames=torch.ones(2, 3, 33, 35), rate_hz=5.0), scale=1)
+    frames = video.read(tmp_path / "a.mp4").frames
+    assert frames.shape == (2, 3, 34, 36)
+    assert frames.min() > 0.9
 
 
 def test_a_video_that_stands_still_keeps_its_duration_and_can_be_asked_for_frames(tmp_path):
@@ -180,6 +181,17 @@ def test_damaged_frames_in_a_whole_container_are_refused(tmp_path, mp4):
         video.read(tmp_path / "a.mp4")
 
 
+def test_a_frame_that_the_decoder_had_to_guess_is_refused(tmp_path):
+    noise = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    video.write(tmp_path / "a.mp4", Video(frames=noise, rate_hz=4.0))
+    data = bytearray((tmp_path / "a.mp4").read_bytes())
+    middle = (data.index(b"mdat") + len(data)) // 2
+    data[middle : middle + 64] = bytes(255 - byte for byte in data[middle : middle + 64])
+    (tmp_path / "a.mp4").write_bytes(data)
+    with pytest.raises(MediaError, match="damaged or cut short"):
+        video.read(tmp_path / "a.mp4")
+
+
 @pytest.mark.parametrize("content", [b"hello, I am no video", b"\x89PNG\r\n\x1a\n    IHDR", b"OggS            "])
 def test_other_files_named_mp4_are_refused(tmp_path, content):
     (tmp_path / "a.mp4").write_bytes(content)
@@ -229,15 +241,14 @@ def test_a_video_longer_than_a_minute_is_refused(tmp_path):
             video.read(tmp_path / name, 2)
 
 
-def test_a_gif_of_far_too_many_pictures_is_refused_before_it_is_decoded(tmp_path):
+def test_a_gif_of_far_too_many_pictures_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     one = animation(colours("red"), [10])
     start = one.index(b"\x2c")
     control = b"\x21\xf9\x04\x00\x01\x00\x00\x00"
-    (tmp_path / "a.gif").write_bytes(one[:start] + (control + one[start:-1]) * 300_000 + b"\x3b")
-    begin = time.perf_counter()
+    (tmp_path / "a.gif").write_bytes(one[:start] + (control + one[start:-1]) * 20_000 + b"\x3b")
+    monkeypatch.setattr(Image, "open", pytest.fail)
     with pytest.raises(MediaError, match="more than 6000 pictures, the most that are read; cut it"):
         video.read(tmp_path / "a.gif", 1)
-    assert time.perf_counter() - begin < 2
 
 
 def test_too_many_frames_at_once_can_be_asked_for_in_part(tmp_path):
