@@ -254,7 +254,7 @@ class Dynin:
             seconds=0.0,
         )
 
-    def _before_end(self, task: Task, modality: Modality, ids: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
+    def _before_end(self, task: Task, modality: Modality, ids: Int[Tensor, " N"]) -> Int[Tensor, " M"]:
         """The ids before the first end token."""
         return ids[: self._count(task, modality, ids)]
 

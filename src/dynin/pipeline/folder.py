@@ -55,20 +55,22 @@ def save(
         CheckpointError: If the tokenizers are of another kind, or the folder cannot be written.
     """
     image, speech, text = model.tokenizers.image, model.tokenizers.speech, model.tokenizers.text
-    is_small = isinstance(image, SmallImageTokenizer) and isinstance(speech, SmallSpeechTokenizer)
-    if not (is_small and isinstance(text, ByteLevelText)):
+    if not (
+        isinstance(image, SmallImageTokenizer)
+        and isinstance(speech, SmallSpeechTokenizer)
+        and isinstance(text, ByteLevelText)
+    ):
         raise CheckpointError(
             "only models with the small tokenizers can be written; convert the others by their own tools"
         )
-    assert isinstance(image, SmallImageTokenizer)
-    assert isinstance(speech, SmallSpeechTokenizer)
     video = model.tokenizers.video
     parts = {
         "image": Checkpoint(kind="image", config=asdict(image.config), tensors=_tensors(image, dtype)),
         "speech": Checkpoint(kind="speech", config=asdict(speech.config), tensors=_tensors(speech, dtype)),
         "text": Checkpoint(kind="text", config={}, files={"tokenizer.json": text.to_json().encode()}),
     }
-    rounded = {"image": _image(parts["image"]), "speech": _speech(parts["speech"]), "text": text}
+    rounded = (_image(parts["image"]), _speech(parts["speech"]))
+    fingerprints = dict(zip(("image", "speech"), (codec.fingerprint() for codec in rounded), strict=True))
     parts["backbone"] = Checkpoint(
         kind="backbone",
         config={
@@ -77,7 +79,7 @@ def save(
         },
         tensors=_tensors(model.model, dtype),
         vocabulary=model.vocabulary,
-        fingerprints={name: part.fingerprint() for name, part in rounded.items()},
+        fingerprints={**fingerprints, "text": text.fingerprint()},
         provenance=provenance or {},
     )
     checkpoint.save_model(folder, parts)

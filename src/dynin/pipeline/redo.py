@@ -184,7 +184,7 @@ def parse_redo(text: str) -> Redo:
     raise RequestError(f"redo {part!r} is no part of a file; write {_FORMS}")
 
 
-def _touched(start: float, stop: float, count: int, size: float) -> Bool[Tensor, " N"]:
+def _touched(start: float | int, stop: float | int, count: int, size: float) -> Bool[Tensor, " N"]:
     """Which of `count` neighbouring stretches of one size meet [start, stop)."""
     at = torch.arange(count)
     return (at >= math.floor(start / size + 1e-9)) & (at < math.ceil(stop / size - 1e-9))

@@ -1,0 +1,33 @@
+import pytest
+
+from dynin.decoding.policy import DecodingPolicy
+from dynin.pipeline.policies import POLICIES, adjust, for_redo, limit
+from dynin.sequence.task import TABLES
+from dynin.types import Modality
+
+GROWING = DecodingPolicy(num_steps=128, block_len=16, max_len=128)
+
+
+def test_every_layout_with_tasks_has_a_policy_for_every_modality():
+    assert set(POLICIES) == set(TABLES)
+    assert all(set(table) == set(Modality) for table in POLICIES.values())
+
+
+def test_steps_of_a_growing_canvas_count_for_each_block():
+    assert adjust(GROWING, steps=5, guidance=None).block_steps(128) == 5
+
+
+def test_guidance_replaces_the_policy_s_own():
+    assert adjust(GROWING, steps=None, guidance=1.5).guidance_scale == 1.5
+
+
+def test_a_redo_takes_the_steps_of_one_block_for_a_canvas_that_stays():
+    policy = for_redo(GROWING)
+    assert (policy.num_steps, policy.block_len, policy.max_len) == (16, None, None)
+
+
+@pytest.mark.parametrize(("room", "longest"), [(200, 128), (70, 64), (16, 16)])
+def test_growth_is_cut_to_whole_blocks_with_the_same_steps_for_each(room, longest):
+    policy = limit(GROWING, room)
+    assert policy.max_len == longest
+    assert policy.block_steps(longest) == 16
