@@ -17,7 +17,7 @@ from dynin.cli.generate import generate
 from dynin.cli.train import train
 from dynin.errors import DyninError
 
-ClickError = typer.BadParameter.__mro__[2]
+ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 """What typer raises for unknown commands, flags and values; its home differs between versions of typer."""
 
 app = typer.Typer(

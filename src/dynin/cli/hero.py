@@ -51,7 +51,7 @@ def _draw_row(whole: Image.Image, top: int, case: Case, result: Result, tokenize
     if result.modality == Modality.TEXT:
         chosen = filmstrip.choose(steps, STEPS)
         for at, step in enumerate(chosen):
-            _write(pen, (left, top + at * ROW_PX // STEPS), step.text or "", room, size_px=22)
+            _write(pen, (left, top + at * ROW_PX // STEPS), (step.text or "")[:80], room, size_px=22)
         return
     if result.modality == Modality.IMAGE:
         count = max(2, room // (ROW_PX + MARGIN_PX // 2))

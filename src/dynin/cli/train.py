@@ -3,7 +3,6 @@
 Enters: a config and overrides. Leaves: a model folder. Does not know losses.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -20,25 +19,27 @@ def train(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     export: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Train nothing: write the run's weights as a model.")
+        Path | None, typer.Option(metavar="DIR", help="Model folder; OUTPUT/NAME/model if left out.")
     ] = None,
 ) -> None:
-    """Train the embedded model, or resume where a run was stopped."""
+    """Train the embedded model, or resume where a run was stopped, and write a model folder."""
+    from dynin import __version__
     from dynin import config as configs
     from dynin.cli import device as devices
     from dynin.training import embedded
     from dynin.training.config import TrainConfig
 
     run = configs.load(config, TrainConfig, settings or [])
-    if export is not None:
-        settings_told = json.loads(json.dumps(configs.to_dict(run), default=str))
-        embedded.export(run, export, {"settings": settings_told})
-        typer.echo(f"written to {export}")
-        return
     embedded.run(run, device=devices.resolve(device), report=_report)
-    typer.echo(f"trained; write the model with: dynin train {config} --export FOLDER")
+    folder = export or run.output / run.name / "model"
+    facts = {"code": f"dynin {__version__}", "data": "Emoji World, train", "steps": run.steps, "tasks": dict(run.tasks)}
+    embedded.export(run, folder, facts)
+    typer.echo(f"model: {folder}")
 
 
-def _report(figures: Mapping[str, int | float]) -> None:
+def _report(figures: Mapping[str, object]) -> None:
     """One line of figures."""
-    typer.echo("  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+    parts = (
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in figures.items()
+    )
+    typer.echo("  ".join(parts))

@@ -112,7 +112,7 @@ def test_a_canvas_grows_only_as_far_as_the_model_reaches(tiny):
 
 
 def test_what_follows_the_end_is_not_shown_as_hidden(tiny):
-    trace = tiny.generate("a dog", to="speech", trace=True).trace
+    trace = tiny.generate("a dog", to="speech", steps=3, trace=True).trace
     for snapshot in trace:
         ended = snapshot.codes == ENDED
         if ended.any():
