@@ -34,7 +34,8 @@ def here(tmp_path, monkeypatch):
 
 
 def run(arguments, home):
-    return apps.main(["generate", *arguments, "--model", str(home), "--device", "cpu"])
+    device = [] if "--device" in arguments else ["--device", "cpu"]
+    return apps.main(["generate", *arguments, "--model", str(home), *device])
 
 
 def test_the_program_draws_as_a_process_and_says_so_in_json(home, tmp_path):

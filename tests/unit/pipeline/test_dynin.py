@@ -5,7 +5,7 @@ from PIL import Image
 
 from dynin import testing
 from dynin.errors import MediaError, RequestError
-from dynin.pipeline.dynin import _split_thinking
+from dynin.pipeline.dynin import _prompt, _split_thinking
 from dynin.pipeline.request import Request
 from dynin.pipeline.result import ENDED, HIDDEN
 from dynin.sequence.task import EMBEDDED_TASKS
@@ -156,9 +156,19 @@ def test_reasoning_is_told_from_the_answer(text, thinking, answer):
     assert _split_thinking(text) == (thinking, answer)
 
 
-def test_the_switch_for_thinking_is_added_once(tiny):
-    texts = {
-        tiny.generate(prompt, to="text", steps=1, thinking=thinking).text
-        for prompt, thinking in [("2 + 2 /no_think", None), ("2 + 2", False), ("2 + 2 /no_think", True)]
-    }
-    assert len(texts) == 1
+@pytest.mark.parametrize(
+    ("text", "thinking", "prompt"),
+    [
+        ("2 + 2", None, "2 + 2 /think"),
+        ("2 + 2", False, "2 + 2 /no_think"),
+        ("2 + 2 /no_think", True, "2 + 2 /no_think"),
+        ("2 + 2 /think", False, "2 + 2 /think"),
+    ],
+)
+def test_the_switch_for_thinking_is_added_once(text, thinking, prompt):
+    assert _prompt(EMBEDDED_TASKS["t2t"], text, thinking) == prompt
+
+
+def test_only_text_answers_to_text_have_the_switch():
+    assert _prompt(EMBEDDED_TASKS["t2i"], "a dog", True) == "a dog"
+    assert _prompt(EMBEDDED_TASKS["i2t"], None, True) == "What is in the picture?"
