@@ -21,6 +21,9 @@ def train(
     export: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Model folder; OUTPUT/NAME/model if left out.")
     ] = None,
+    export_only: Annotated[
+        bool, typer.Option("--export-only", help="Train nothing: write the weights that the run saved last.")
+    ] = False,
 ) -> None:
     """Train the embedded model, or resume where a run was stopped, and write a model folder."""
     from dynin import __version__
@@ -30,7 +33,8 @@ def train(
     from dynin.training.config import TrainConfig
 
     run = configs.load(config, TrainConfig, settings or [])
-    embedded.run(run, device=devices.resolve(device), report=_report)
+    if not export_only:
+        embedded.run(run, device=devices.resolve(device), report=_report)
     folder = export or run.output / run.name / "model"
     facts = {"code": f"dynin {__version__}", "data": "Emoji World, train", "steps": run.steps, "tasks": dict(run.tasks)}
     embedded.export(run, folder, facts)
