@@ -8,6 +8,7 @@ way there and back exactly. Does not know codes, models, or which rate a tokeniz
 import io
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,11 @@ class Audio:
                 f"a sound of shape {tuple(self.samples.shape)}, {self.samples.dtype}, at {self.rate_hz} Hz was given, "
                 "expected one row of floating-point samples in [-1, 1] and a rate above 0 Hz; average the channels"
             )
+
+    def __iter__(self) -> Iterator[Tensor | int]:
+        """The samples, then the rate, so that `samples, rate_hz = value` reads well."""
+        yield self.samples
+        yield self.rate_hz
 
     @property
     def duration_s(self) -> float:

@@ -70,6 +70,11 @@ class Video:
                 "least one frame and a rate above 0 Hz; correct them"
             )
 
+    def __iter__(self) -> Iterator[Tensor | float]:
+        """The frames, then the rate, so that `frames, rate_hz = value` reads well."""
+        yield self.frames
+        yield self.rate_hz
+
     @property
     def duration_s(self) -> float:
         """Length in seconds."""

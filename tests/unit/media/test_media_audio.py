@@ -261,3 +261,10 @@ def test_times_that_are_not_finite_are_refused(sound):
 def test_splicing_needs_equal_rates(sound):
     with pytest.raises(MediaError, match="resample"):
         audio.splice(sound, Audio(samples=sound.samples, rate_hz=8000), 0.0, 0.1, 0.0)
+
+
+def test_a_sound_unpacks_into_samples_and_rate():
+    sound = Audio(samples=torch.zeros(3), rate_hz=16000)
+    samples, rate_hz = sound
+    assert samples is sound.samples
+    assert rate_hz == 16000

@@ -305,3 +305,10 @@ def test_a_video_of_the_most_pictures_is_counted_to_the_last(tmp_path, monkeypat
     (tmp_path / "a.gif").write_bytes(animation(colours("red", "lime", "blue"), [100, 100, 100]))
     monkeypatch.setattr(video, "LIMITS", video.VideoLimits(max_pictures=3))
     assert video.read(tmp_path / "a.gif").frames.shape[0] == 3
+
+
+def test_a_video_unpacks_into_frames_and_rate():
+    clip = Video(frames=torch.zeros(2, 3, 4, 4), rate_hz=4.0)
+    frames, rate_hz = clip
+    assert frames is clip.frames
+    assert rate_hz == 4.0
