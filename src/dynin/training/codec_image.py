@@ -16,9 +16,10 @@ from torch.nn import functional
 
 from dynin.errors import CheckpointError
 from dynin.tokenizers.small.image import SmallImageConfig, SmallImageTokenizer
+from dynin.training import state
 from dynin.training.codec_tiles import Artwork, TileChoice, draw_batch, make_tiles, tiles_of
 
-STATE_NAME = "training-state.pt"
+STATE_NAME = "state"
 
 logger = logging.getLogger(__name__)
 
@@ -115,16 +116,8 @@ def _store(
     step: int,
 ) -> None:
     """Write everything that a continued run needs, whole or not at all."""
-    part = path.with_suffix(".part")
-    state = {
-        "model": tokenizer.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "generator": generator.get_state(),
-        "config": asdict(config),
-        "step": step,
-    }
-    torch.save(state, part)
-    part.replace(path)
+    drawn = generator.get_state().numpy().tobytes().hex()
+    state.save(path, step, tokenizer, None, optimizer, {"config": asdict(config), "generator": drawn})
 
 
 def _restore(
@@ -135,12 +128,11 @@ def _restore(
     config: ImageCodecTraining,
 ) -> int:
     """Take up the saved state, if there is one; the step to continue at."""
-    if not path.exists():
+    notes = state.read_notes(path)
+    if not notes:
         return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["config"] != asdict(config):
+    if notes["config"] != asdict(config):
         raise CheckpointError(f"{path} belongs to a training with other settings; use its settings or another folder")
-    tokenizer.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    generator.set_state(state["generator"])
-    return int(state["step"])
+    step = state.load(path, tokenizer, None, optimizer)
+    generator.set_state(torch.tensor(list(bytes.fromhex(notes["generator"])), dtype=torch.uint8))
+    return step

@@ -22,6 +22,7 @@ from dynin.errors import CheckpointError, ConfigError
 from dynin.media.files import replace_whole
 from dynin.tokenizers.small.spectrum import log_mel, magnitudes
 from dynin.tokenizers.small.speech import FRAMES_PER_CODE, SmallSpeechTokenizer, SpeechCodecConfig
+from dynin.training import state
 
 PHONES = tuple(
     "aa ae ah ao aw ax ay b ch d dh eh er ey f g hh ih iy jh k l m n ng ow oy p r s sh t th uh uw v w y z zh".split()
@@ -179,9 +180,10 @@ def train_speech_codec(
         report: Called with the step and mean errors about every 50 steps.
     """
     head = PhoneHead(len(codec.config.levels)).to(codec.filters.device)
-    weights = [*codec.parameters(), *head.parameters()]
+    trained = nn.ModuleDict({"codec": codec, "head": head})
+    weights = list(trained.parameters())
     optimizer = torch.optim.AdamW(weights, lr=config.peak_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay)
-    step = _resume(folder, codec, head, optimizer)
+    step = state.load(folder / "state", trained, None, optimizer)
     rng = np.random.default_rng([seed, step])
     batches = speech_batches(corpus, codec, config.batch_size, rng)
     sums: dict[str, float] = {}
@@ -202,7 +204,7 @@ def train_speech_codec(
             sums = {}
         if step % config.save_every == 0 or step == config.num_steps:
             write_speech_codec(folder, codec)
-            _save_progress(folder, head, optimizer, step)
+            state.save(folder / "state", step, trained, None, optimizer)
     codec.eval()
 
 
@@ -234,23 +236,6 @@ def read_speech_codec(folder: Path) -> SmallSpeechTokenizer:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder} holds no speech codec ({error}); train one first") from error
     return codec.eval()
-
-
-def _save_progress(folder: Path, head: PhoneHead, optimizer: torch.optim.Optimizer, step: int) -> None:
-    state = {"head": head.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-    with replace_whole(folder / "progress.pt") as temporary:
-        torch.save(state, temporary)
-
-
-def _resume(folder: Path, codec: SmallSpeechTokenizer, head: PhoneHead, optimizer: torch.optim.Optimizer) -> int:
-    """The step a run stopped at, its state restored; 0 for a new run."""
-    if not (folder / "progress.pt").exists():
-        return 0
-    state = torch.load(folder / "progress.pt", map_location=codec.filters.device, weights_only=True)
-    codec.load_state_dict(read_speech_codec(folder).state_dict())
-    head.load_state_dict(state["head"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
 
 
 def _stretch(frames: Float[Tensor, "B F K"], factor: float) -> Float[Tensor, "B F K2"]:

@@ -7,7 +7,9 @@ from (seed, step), so the position is all there is to remember of them. Does not
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,22 +19,33 @@ from torch import Tensor, nn
 from dynin.errors import CheckpointError
 from dynin.training.optim import Average
 
-PARTS = ("model", "average", "optimizer")
 
+def save(
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    average: Average | None,
+    optimizer: torch.optim.Optimizer,
+    notes: Mapping[str, Any] | None = None,
+) -> None:
+    """Replace the state in `folder` as a whole: a run killed at any moment leaves the old state or the new one.
 
-def save(folder: Path, step: int, model: nn.Module, average: Average, optimizer: torch.optim.Optimizer) -> None:
-    """Replace the state in `folder` as a whole: a run killed at any moment leaves the old state or the new one."""
+    Args:
+        average: None for a run that keeps none.
+        notes: What else the run wants to find again, as JSON can hold it; see `read_notes`.
+    """
     fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     tensors = {
         "model": {name: value.contiguous() for name, value in model.state_dict().items()},
-        "average": average.tensors,
         "optimizer": _flatten(optimizer),
     }
-    for part in PARTS:
-        save_file(tensors[part], fresh / f"{part}.safetensors")
-    (fresh / "position.json").write_text(json.dumps({"step": step}))
+    if average is not None:
+        tensors["average"] = average.tensors
+    for part, values in tensors.items():
+        save_file(values, fresh / f"{part}.safetensors")
+    (fresh / "position.json").write_text(json.dumps({"step": step, "notes": dict(notes or {})}))
     for path in fresh.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -43,22 +56,21 @@ def save(folder: Path, step: int, model: nn.Module, average: Average, optimizer:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def load(folder: Path, model: nn.Module, average: Average, optimizer: torch.optim.Optimizer) -> int:
+def load(folder: Path, model: nn.Module, average: Average | None, optimizer: torch.optim.Optimizer) -> int:
     """Restore a run; returns the step it stands at, 0 where there is nothing to resume.
 
     Raises:
         CheckpointError: If a part is missing or damaged.
     """
-    old = folder.with_name(folder.name + ".old")
-    if not folder.exists() and old.exists():
-        old.rename(folder)
-    if not folder.exists():
+    if not _is_there(folder):
         return 0
+    names = ("model", "optimizer") if average is None else ("model", "average", "optimizer")
     try:
-        parts = {part: load_file(folder / f"{part}.safetensors") for part in PARTS}
+        parts = {part: load_file(folder / f"{part}.safetensors") for part in names}
         position = json.loads((folder / "position.json").read_text())
         model.load_state_dict(parts["model"])
-        average.tensors = {name: value.to(average.tensors[name].device) for name, value in parts["average"].items()}
+        if average is not None:
+            average.tensors = {name: value.to(average.tensors[name].device) for name, value in parts["average"].items()}
         _unflatten(optimizer, parts["optimizer"])
     except (OSError, SafetensorError, json.JSONDecodeError, KeyError, RuntimeError) as error:
         raise CheckpointError(
@@ -66,6 +78,26 @@ def load(folder: Path, model: nn.Module, average: Average, optimizer: torch.opti
             "delete the folder to start again, or name other settings' folder"
         ) from error
     return int(position["step"])
+
+
+def read_notes(folder: Path) -> dict[str, Any]:
+    """The notes saved with a state; empty where there is none. CheckpointError if they cannot be read."""
+    if not _is_there(folder):
+        return {}
+    try:
+        return dict(json.loads((folder / "position.json").read_text()).get("notes", {}))
+    except (OSError, json.JSONDecodeError) as error:
+        raise CheckpointError(
+            f"the state in {folder} cannot be read ({error}); delete the folder to start again"
+        ) from error
+
+
+def _is_there(folder: Path) -> bool:
+    """Whether a state can be resumed; one that a killed run left aside is put back."""
+    old = folder.with_name(folder.name + ".old")
+    if not folder.exists() and old.exists():
+        old.rename(folder)
+    return folder.exists()
 
 
 def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
