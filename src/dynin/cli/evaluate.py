@@ -4,7 +4,7 @@ Enters: flags. Leaves: a JSON report and a table. Does not know metrics.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -13,11 +13,17 @@ from rich.progress import TaskID
 from dynin.config import suggest
 from dynin.errors import RequestError
 
-SUITES = ("emoji-world", "restoration")
+if TYPE_CHECKING:
+    from dynin.evaluation.report import Score
+    from dynin.pipeline.dynin import Dynin
+
+SUITES = ("emoji-world", "restoration", "tokenizers")
 
 
 def evaluate(
-    suite: Annotated[str, typer.Argument(help="What to score on: emoji-world, or restoration of damaged codes.")],
+    suite: Annotated[
+        str, typer.Argument(help="What to score on: emoji-world, restoration of damaged codes, or tokenizers.")
+    ],
     seed: Annotated[int, typer.Option(help="Draws the held-out examples.")] = 0,
     limit: Annotated[int, typer.Option(help="Examples of each task.")] = 200,
     output: Annotated[Path, typer.Option(metavar="FILE.json", help="The report.")] = Path("report.json"),
@@ -36,7 +42,7 @@ def evaluate(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from dynin.cli import device as devices
-    from dynin.evaluation import report, restoration, runner
+    from dynin.evaluation import report, runner
     from dynin.evaluation.suite import SUITE
     from dynin.pipeline.folder import load
 
@@ -45,12 +51,10 @@ def evaluate(
     if not output.resolve().parent.is_dir():
         raise RequestError(f"{output}: the folder {output.parent} does not exist; create it first")
     loaded = load(model, device=devices.resolve(device))
-    if suite == "restoration":
-        restored = {
-            name: restoration.restoration(loaded, name, seed=seed, count=limit) for name in task or restoration.TASKS
-        }
-        report.write(output, restored, {"seed": seed, "limit": limit})
-        typer.echo(report.table(restored))
+    if suite != "emoji-world":
+        scored = {name: _aside(suite, name, loaded, seed, limit) for name in task or _rows(suite)}
+        report.write(output, scored, {"title": suite, "seed": seed, "limit": limit})
+        typer.echo(report.table(scored))
         return
     wanted = runner.Wanted(
         seed=seed,
@@ -75,3 +79,21 @@ def evaluate(
         scores = runner.evaluate(loaded, wanted, output, progress=show)
     typer.echo(report.table(scores))
     typer.echo(f"written to {output}")
+
+
+def _rows(suite: str) -> tuple[str, ...]:
+    """The figures of a suite beside the main one."""
+    from dynin.evaluation import restoration, round_trip
+
+    return restoration.TASKS if suite == "restoration" else tuple(round_trip.ROUND_TRIPS)
+
+
+def _aside(suite: str, name: str, model: "Dynin", seed: int, limit: int) -> "Score":
+    """One figure of a suite beside the main one."""
+    from dynin.evaluation import restoration, round_trip
+
+    if name not in _rows(suite):
+        raise RequestError(f"unknown figure {name!r}{suggest(name, _rows(suite))}")
+    if suite == "restoration":
+        return restoration.restoration(model, name, seed=seed, count=limit)
+    return round_trip.ROUND_TRIPS[name](model.tokenizers, seed, limit)
