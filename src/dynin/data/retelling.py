@@ -1,7 +1,8 @@
 """From a sentence back to something it tells: a new picture or video for a caption, the answer to a sum.
 
-Enters: sentences of the spoken domain. Leaves: pictures, videos and answers drawn to fit. Does not know sounds or
-splits: a caption that is held out stays held out, because what it says decides that.
+Enters: sentences of the spoken domain. Leaves: pictures, videos and answers drawn to fit. Does not know sounds.
+Captions are those of training: what a caption of a picture says decides whether it is held out, but a still thing in a
+video may come to lie in a held-out relation that the caption leaves open, so such videos are drawn again.
 """
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from dynin.data.emoji_world import caption, clip_caption, problem, wording
 from dynin.data.emoji_world.clip import Clip, is_in_view
 from dynin.data.emoji_world.scene import Scene, Size, Thing, overlap, places
+from dynin.data.emoji_world.splits import is_clip_held_out
 from dynin.data.emoji_world.world import picture, video
 from dynin.errors import RequestError
 from dynin.media.video import Video
@@ -48,10 +50,10 @@ def picture_of(text: str, generator: np.random.Generator, *, is_canonical: bool)
 
 
 def video_of(text: str, generator: np.random.Generator, *, is_canonical: bool) -> Video:
-    """A video that a caption describes; captions of videos are always canonical.
+    """A video that a caption describes and that is not held out; captions of videos are always canonical.
 
     Raises:
-        RequestError: If the sentence is no caption of a video.
+        RequestError: If the sentence is no caption of a video, or what it says is held out.
     """
     del is_canonical
     slots = clip_caption.parse(text)
@@ -71,9 +73,9 @@ def video_of(text: str, generator: np.random.Generator, *, is_canonical: bool) -
             still=still,
             background=slots.background,
         )
-        if is_in_view(clip):
+        if is_in_view(clip) and not is_clip_held_out(clip):
             return video(clip)
-    raise RequestError(f"no video fits the caption {text!r}")
+    raise RequestError(f"no video that may be trained on fits the caption {text!r}")
 
 
 def answer_of(question: str) -> str:

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from dynin.data import retelling
 from dynin.data.emoji_world import caption, clip_caption
-from dynin.data.emoji_world.world import EmojiWorld
+from dynin.data.emoji_world.splits import is_clip_held_out
+from dynin.data.emoji_world.world import EmojiWorld, video
 from dynin.data.retelling import answer_of, kind_of, picture_of, video_of
 from dynin.errors import RequestError
 from dynin.evaluation.metrics.picture import picture_matches
@@ -25,6 +27,17 @@ def test_a_retold_video_shows_what_its_caption_says():
         text = world.sentence("v2s", index).truth["sentence"].text
         frames = video_of(text, np.random.default_rng(index), is_canonical=True).frames
         assert video_matches(frames, clip_caption.parse(text)), text
+
+
+def test_a_retold_video_never_shows_what_is_held_out(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(retelling, "video", lambda clip: drawn.append(clip) or video(clip))
+    text = "a star moves down and a pizza stays still on a green background"
+    for seed in range(60):
+        video_of(text, np.random.default_rng(seed), is_canonical=True)
+    captions = {clip_caption.canonical(clip) for clip in drawn}
+    assert captions == {text}
+    assert not any(is_clip_held_out(clip) for clip in drawn)
 
 
 def test_retelling_varies_the_places():
