@@ -96,6 +96,8 @@ def _override(values: dict[str, Any], override: str) -> None:
     *tables, key = path.strip().split(".")
     for table in tables:
         values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"override {override!r}: {table!r} is {values!r}, no table of settings; name it alone")
     values[key] = value
 
 

@@ -80,6 +80,11 @@ def test_an_override_without_value_is_refused(tmp_path):
         load(write(tmp_path, "steps = 3"), Outer, ["steps"])
 
 
+def test_an_override_below_a_plain_setting_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="'steps' is 3, no table"):
+        load(write(tmp_path, "steps = 3"), Outer, ["steps.x=1"])
+
+
 def test_a_chain_of_extends_is_refused(tmp_path):
     write(tmp_path, "steps = 1", "a.toml")
     write(tmp_path, 'extends = "a.toml"', "b.toml")
