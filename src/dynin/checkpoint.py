@@ -98,6 +98,8 @@ def load(folder: Path, *, vocabulary: Vocabulary | None = None, dtype: torch.dty
             "use the version of dynin that wrote it, or fetch a checkpoint of this version"
         )
     try:
+        if unlisted := sorted({*values["files"]} - {*names}):
+            raise CheckpointError(f"{folder / _CONFIG}: names {', '.join(unlisted)}, {_SUMS} does not; fetch it again")
         stored = None if values["vocabulary"] is None else Vocabulary.from_dict(values["vocabulary"])
         if vocabulary is not None and stored is not None:
             stored.require_equal(vocabulary)

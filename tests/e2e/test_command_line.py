@@ -170,6 +170,7 @@ def bad(here):
         sound.setparams((1, 2, 16000, 0, "NONE", ""))
         sound.writeframes(b"\0" * 32000)
     (here / "noise.txt").write_bytes(b"\xff\xfe\xfd")
+    (here / "large.txt").write_bytes(b"a " * 2**20)
     return here
 
 
@@ -188,6 +189,8 @@ MISTAKES = {
     "noise as a picture": ["what?", "--image", "noise.png"],
     "noise as a sound": ["--audio", "noise.wav", "--to", "text"],
     "noise as a video": ["what?", "--video", "noise.mp4"],
+    "a text that is too large": ["a", "--redo", "words:1-1@large.txt"],
+    "a box of no picture": ["a dog", "--redo", "0,0,8,8"],
     "noise as a text": ["a", "--redo", "words:1-1@noise.txt"],
     "a sound as a picture": ["what?", "--image", "good.wav"],
     "a picture as a sound": ["--audio", "good.png", "--to", "text"],

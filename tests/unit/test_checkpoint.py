@@ -67,6 +67,13 @@ def test_what_was_saved_comes_back_bit_for_bit(folder):
     assert after.vocabulary.to_dict() == EMBEDDED.to_dict()
 
 
+def test_a_further_file_without_a_checksum_is_refused(folder):
+    (folder.parent / "outside.txt").write_text("not part of it")
+    edit_json(folder / "config.json", files=["../outside.txt"])
+    with pytest.raises(CheckpointError, match=r"names \.\./outside\.txt, SHA256SUMS does not"):
+        load(folder)
+
+
 def test_only_floating_point_tensors_are_cast_on_request(folder):
     tensors = load(folder, dtype=torch.float32).tensors
     assert tensors["layer.0"].dtype == torch.float32

@@ -44,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(str(error))
     except ClickError as error:
         return _refuse(error.format_message())  # type: ignore[attr-defined]
+    except OSError as error:  # a path that the system cannot even look up, a full disk, a closed pipe
+        return _refuse(f"{str(error.filename or 'the system')[:200]}: {error.strerror or type(error).__name__}")
     except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("dynin: interrupted\n")
         return 130

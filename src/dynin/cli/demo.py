@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from dynin.errors import RequestError
+
 
 def demo(
     output: Annotated[Path, typer.Option(metavar="DIR", help="The gallery's folder.")] = Path("out"),
@@ -17,6 +19,8 @@ def demo(
     hero: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Also compose one wide picture.")] = None,
 ) -> None:
     """Run every task once and write a gallery, DIR/index.html."""
+    if hero is not None and hero.suffix.lower() != ".png":
+        raise RequestError(f"{hero} is no PNG; --hero writes FILE.png")
     from dynin.cli import device as devices
     from dynin.cli.gallery import make_gallery
     from dynin.pipeline.folder import load

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import TaskID
 
+from dynin.cli.place import require_place
 from dynin.config import suggest
 from dynin.errors import RequestError
 
@@ -48,8 +49,11 @@ def evaluate(
 
     if remask not in ("policy", *runner.RULES):
         raise RequestError(f"unknown rule {remask!r}{suggest(remask, ('policy', *runner.RULES))}")
-    if not output.resolve().parent.is_dir():
-        raise RequestError(f"{output}: the folder {output.parent} does not exist; create it first")
+    if limit < 1:
+        raise RequestError(f"limit is {limit}; give at least 1 example a task")
+    if suite != "emoji-world" and (steps, guidance, remask) != (None, None, "policy"):
+        raise RequestError(f"{suite} decodes by itself; leave --steps, --guidance and --remask out")
+    require_place(output)
     loaded = load(model, device=devices.resolve(device))
     if suite != "emoji-world":
         scored = {name: _aside(suite, name, loaded, seed, limit) for name in task or _rows(suite)}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dynin.cli.place import require_place
 from dynin.errors import RequestError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def generate(
     """
     to, place = _target(to, output, redo)
     if trace is not None:
-        _require_place(Path(trace))
+        require_place(Path(trace))
         if Path(trace).suffix.lower() != ".gif":
             raise RequestError(f"{trace} is no GIF; --trace writes FILE.gif")
     from dynin.cli import device as devices
@@ -101,7 +102,7 @@ def _target(to: str | None, output: str | None, redo: str | None) -> tuple[str |
     place = None if output is None else Path(output)
     if place is None:
         return to, None
-    _require_place(place)
+    require_place(place)
     if to is None:
         to = next((str(modality) for modality, suffixes in SUFFIXES.items() if place.suffix.lower() in suffixes), None)
     if to is None:
@@ -109,14 +110,6 @@ def _target(to: str | None, output: str | None, redo: str | None) -> tuple[str |
         raise RequestError(f"{place} has no suffix that says what to make; choose one of {known}")
     require_suffix(place, wanted(to)[0])
     return to, place
-
-
-def _require_place(path: Path) -> None:
-    """RequestError unless a file of this name could be written."""
-    if path.is_dir():
-        raise RequestError(f"{path} is a folder; give the name of a file")
-    if not path.resolve().parent.is_dir():
-        raise RequestError(f"{path}: the folder {path.parent} does not exist; create it first")
 
 
 def _write(result: "Result", place: Path | None) -> Path | None:

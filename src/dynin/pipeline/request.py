@@ -8,7 +8,6 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, TypedDict
 
 from jaxtyping import Float
@@ -18,6 +17,7 @@ from torch import Tensor
 from dynin.config import suggest
 from dynin.errors import MediaError, RequestError
 from dynin.media import audio as sounds
+from dynin.media import files
 from dynin.media import image as pictures
 from dynin.media import video as videos
 from dynin.media.audio import Audio
@@ -130,6 +130,8 @@ class Request:
 
 def read_value(modality: Modality, source: object) -> Value:
     """A file or value that is to be corrected, as a value."""
+    if source is None:
+        raise RequestError(f"no {modality} to be corrected was given; write the part with its file, as words:3-5@FILE")
     match modality:
         case Modality.IMAGE:
             return read_image(source)
@@ -173,19 +175,13 @@ def read_video(source: object, num_frames: int) -> Video:
 
 
 def read_text(source: object) -> str:
-    """A text file, or a text of several words, as text without space around it."""
+    """A text file, as text without space around it."""
     if not isinstance(source, str | os.PathLike):
-        raise RequestError("no text to be corrected was given; write the part as words:3-5@FILE")
-    path = Path(source)
-    if not path.is_file():
-        raise MediaError(f"{path}: no such file; give the text to be corrected as words:3-5@FILE")
-    data = path.read_bytes()[: MAX_TEXT_BYTES + 1]
-    if not data or len(data) > MAX_TEXT_BYTES:
-        raise MediaError(f"{path}: expected a text of 1 to {MAX_TEXT_BYTES} bytes; give another file")
+        raise RequestError(f"{_kind(source)} is no text file; give its path")
     try:
-        return data.decode("utf-8").strip()
+        return files.read_bytes(source, MAX_TEXT_BYTES).decode("utf-8").strip()
     except UnicodeDecodeError as error:
-        raise MediaError(f"{path}: is no text in UTF-8; save it so, or give another file") from error
+        raise MediaError(f"{source}: is no text in UTF-8; save it so, or give another file") from error
 
 
 def _check_whole(name: str, value: object, least: int, most: int) -> None:
