@@ -41,7 +41,7 @@ class TrainConfig:
     tokens_per_batch: int = 1536
     """Positions in a batch; the number of rows follows from the task's length."""
     init: str = ""
-    """A model folder to start from, with a fresh optimizer; empty starts from random weights."""
+    """A model folder to start from: its weights and tokenizers, a fresh optimizer. Empty starts from random weights."""
     speech_shard: str = ""
     """Pre-tokenized speech (see `dynin data speech`); needed by tasks that hear or speak."""
     image_tokenizer: Path = Path("runs/codecs/image")

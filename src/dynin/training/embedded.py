@@ -21,7 +21,7 @@ from dynin.errors import CheckpointError
 from dynin.model.config import EMBEDDED as EMBEDDED_MODEL
 from dynin.model.transformer import Transformer, initialise
 from dynin.pipeline.dynin import Dynin
-from dynin.pipeline.folder import save
+from dynin.pipeline.folder import load, save
 from dynin.sequence.layout import Assembler
 from dynin.sequence.task import EMBEDDED_TASKS
 from dynin.tokenizers.bundle import Tokenizers
@@ -57,24 +57,39 @@ def text_tokenizer(folder: Path, world: EmojiWorld) -> ByteLevelText:
     return ByteLevelText.load(path)
 
 
+def tokenizers_of(config: TrainConfig) -> Tokenizers:
+    """Those of the model that the run starts from, else the trained codecs and the run's own text tokenizer.
+
+    Raises:
+        CheckpointError: If one is missing or damaged.
+    """
+    if config.init:
+        return load(config.init).tokenizers
+    image = SmallImageTokenizer.load(config.image_tokenizer)
+    return Tokenizers(
+        text=text_tokenizer(config.output / config.name, EmojiWorld(config.seed)),
+        image=image,
+        video=VideoTokenizer(image=image, num_frames=NUM_FRAMES, rate_hz=FRAME_RATE_HZ),
+        speech=read_speech_codec(config.speech_tokenizer),
+    )
+
+
 def run(
     config: TrainConfig, *, device: torch.device, report: Callable[[Figures], None]
 ) -> tuple[Transformer, optim.Average]:
     """Train or resume; returns the network and its averaged weights.
 
     Raises:
-        CheckpointError: If `init` names weights that do not fit.
+        CheckpointError: If `init` names no model that fits.
     """
-    folder = config.output / config.name
-    world = EmojiWorld(config.seed)
-    text = text_tokenizer(folder, world)
+    tokenizers = tokenizers_of(config)
     mixture = Mixture(
-        world=world,
+        world=EmojiWorld(config.seed),
         early_world=EmojiWorld(config.seed, max_things=1),
         maker=RowMaker(
-            assembler=Assembler(vocabulary=EMBEDDED, encode_text=text.encode),
+            assembler=Assembler(vocabulary=EMBEDDED, encode_text=tokenizers.text.encode),
             tasks=EMBEDDED_TASKS,
-            image=SmallImageTokenizer.load(config.image_tokenizer),
+            image=tokenizers.image,
         ),
         tokens_per_batch=config.tokens_per_batch,
         curriculum_steps=config.curriculum_steps,
@@ -85,9 +100,18 @@ def run(
     model = Transformer(EMBEDDED_MODEL).to(device)
     initialise(model, torch.Generator(device=device).manual_seed(config.seed))
     if config.init:
-        load_weights(model, Path(config.init))
+        _start_from(model, config.init)
     average = loop.train(model, Objective(EMBEDDED, config.objective), mixture, config, report=report)
     return model, average
+
+
+def _start_from(model: Transformer, init: str) -> None:
+    """The weights of a model folder, bfloat16 ones too; the optimizer, its warm-up and the average begin anew."""
+    start = load(init)
+    start.vocabulary.require_equal(EMBEDDED)
+    if start.model.config != model.config:
+        raise CheckpointError(f"{init} has the sizes {start.model.config}; a run needs {model.config}")
+    model.load_state_dict(start.model.state_dict())
 
 
 def export(config: TrainConfig, folder: Path, provenance: Mapping[str, object]) -> None:
@@ -103,20 +127,13 @@ def export(config: TrainConfig, folder: Path, provenance: Mapping[str, object]) 
     path = config.output / config.name / "state" / "average.safetensors"
     model = Transformer(EMBEDDED_MODEL)
     load_weights(model, path)
-    image = SmallImageTokenizer.load(config.image_tokenizer)
-    tokenizers = Tokenizers(
-        text=ByteLevelText.load(config.output / config.name / "tokenizer.json"),
-        image=image,
-        video=VideoTokenizer(image=image, num_frames=NUM_FRAMES, rate_hz=FRAME_RATE_HZ),
-        speech=read_speech_codec(config.speech_tokenizer),
-    )
-    save(folder, Dynin.assemble(model, tokenizers, EMBEDDED), provenance=provenance)
+    save(folder, Dynin.assemble(model, tokenizers_of(config), EMBEDDED), provenance=provenance)
 
 
 def load_weights(model: Transformer, path: Path) -> None:
-    """Start from weights alone, such as a bfloat16 file of an earlier run; optimizer and warm-up begin anew."""
+    """The averaged weights that a run saved."""
     try:
         tensors = load_file(path)
         model.load_state_dict({name: value.float() for name, value in tensors.items()})
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"cannot start from {path}: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(f"cannot read the weights {path}: {str(error).splitlines()[0]}") from error
