@@ -1,0 +1,71 @@
+"""The runner on a tiny model: a report of the agreed form, on held-out examples, the same every time."""
+
+import json
+from itertools import pairwise
+
+import pytest
+
+from dynin import testing
+from dynin.errors import RequestError
+from dynin.evaluation import restoration, runner
+from dynin.evaluation.runner import Wanted, evaluate
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return testing.tiny()
+
+
+def test_a_report_is_written_and_the_same_every_time(tiny, tmp_path):
+    wanted = Wanted(seed=3, limit=2, rows=("t2i", "i2t"), steps=1)
+    seen = []
+    first = evaluate(tiny, wanted, tmp_path / "a.json", progress=lambda *said: seen.append(said))
+    report = json.loads((tmp_path / "a.json").read_text())
+    assert list(report["tasks"]) == ["t2i", "i2t"]
+    assert {"metric", "score", "ci95", "n"} <= set(report["tasks"]["t2i"])
+    assert report["about"]["seed"] == 3
+    assert seen == [("t2i", 2, 2), ("i2t", 2, 2)]
+    assert evaluate(tiny, wanted) == first
+
+
+def test_only_held_out_examples_that_count_for_a_row_are_asked(tiny, monkeypatch):
+    asked = []
+
+    def keep(model, examples, wanted):
+        asked.extend(examples)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "_fulfil", keep)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(tiny, Wanted(seed=3, limit=4, rows=("i2t_questions",)))
+    assert len(asked) == 4
+    assert all(example.truth["question"].topic != "scene" for example in asked)
+
+
+def test_remasking_takes_as_many_calls_as_none(tiny):
+    counts = []
+    for rule in ("none", "confidence", "verify"):
+        model = runner.with_remask(tiny, rule)
+        counts.append(model.generate("a dog", to="image", seed=1).num_forwards)
+    assert all(one == other for one, other in pairwise(counts))
+
+
+@pytest.mark.parametrize("wrong", [{"rows": ("t2x",)}, {"limit": 0}])
+def test_wishes_that_cannot_be_are_refused(wrong):
+    with pytest.raises(RequestError):
+        Wanted(seed=0, **wrong)
+
+
+def test_a_tenth_of_the_codes_is_damaged_and_nothing_else(tiny):
+    rows = restoration.damaged(tiny, "t2i", seed=1, count=10)
+    share = rows.is_replaced.sum() / rows.is_target.sum()
+    assert 0.05 < float(share) <= 0.13
+    assert not (rows.is_replaced & ~rows.is_target).any()
+    assert ((rows.ids != rows.truth) == rows.is_replaced).all()
+
+
+def test_restoration_is_scored_and_repeats_itself(tiny):
+    first, again = (restoration.restoration(tiny, "t2i", seed=1, count=3) for _ in range(2))
+    assert first == again
+    assert 0 <= first.score <= 1
+    assert first.beside["examples"] == 3
