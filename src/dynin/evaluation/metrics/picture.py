@@ -2,7 +2,7 @@
 
 Enters: pixels. Leaves: a `PictureReading`, the verdict on a claim, the fidelity outside an edit.
 Does not know how scenes are drawn or tokenized: of the data it shares the atlas alone, so colours, places and relations
-are stated here again. Its limits were fixed before any training; docs/tasks.md states them.
+are stated here again. Its limits were fixed before any training; docs/evaluation.md states them.
 
     background   the named colour that most pixels have
     things       of all ways to lay 2 x 2 and 1 x 1 blocks on the 4 x 4 cells, the one that explains the pixels best
