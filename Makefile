@@ -32,9 +32,12 @@ data: ## five examples of each kind of training data, in out/data
 	@$(PYTHON) bootstrap.py setup
 	@for task in t2i i2t i2i t2v v2t t2t; do $(PY) -m dynin data emoji-world --task $$task --count 5 --output $(OUT)/data/$$task || exit 1; done
 
-train: ## train the embedded model from the beginning (hours on two cores)
+train: ## train the embedded model and its tokenizers from nothing (hours on two cores)
 	@$(PYTHON) bootstrap.py setup dev
-	@$(PY) -m dynin train
+	@test -e runs/codecs/image/image.safetensors || $(PY) -m dynin train-codec image
+	@test -e runs/codecs/speech/speech.safetensors || $(PY) -m dynin train-codec speech
+	@test -e runs/speech/codes_train.npz || $(PY) -m dynin data speech --output runs/speech/codes_train.npz
+	@test -d runs/embedded/model || $(PY) -m dynin train
 
 clean: ## remove the environment, outputs and caches
 	rm -rf .venv out build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis src/*.egg-info

@@ -15,6 +15,7 @@ from dynin.cli.doctor import doctor
 from dynin.cli.evaluate import evaluate
 from dynin.cli.generate import generate
 from dynin.cli.train import train
+from dynin.cli.train_codec import train_codec
 from dynin.errors import DyninError
 
 ClickError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -33,6 +34,7 @@ app.command()(demo)
 app.command()(evaluate)
 app.command()(data)
 app.command()(train)
+app.command("train-codec")(train_codec)
 app.command()(doctor)
 
 

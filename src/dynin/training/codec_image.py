@@ -4,8 +4,8 @@ Enters: artwork. Leaves: a trained `SmallImageTokenizer` in a folder. Does not k
 scenes, captions or the language model.
 """
 
-import logging
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,8 +20,6 @@ from dynin.training import state
 from dynin.training.codec_tiles import Artwork, TileChoice, draw_batch, make_tiles, tiles_of
 
 STATE_NAME = "state"
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,12 +49,16 @@ def train_image_codec(
     config: ImageCodecTraining | None = None,
     start: SmallImageTokenizer | None = None,
     device: str = "cpu",
+    report: Callable[[int, dict[str, float]], None] = lambda step, figures: None,
 ) -> SmallImageTokenizer:
     """Train, saving into `folder`; continues from the state found there.
 
     With `start`, training goes on from the weights of that tokenizer, with a new warm-up, and codes keep their meaning.
     Batches are drawn on the CPU by a seeded generator whose state is saved, so a continued run equals an
     uninterrupted one on the same machine.
+
+    Args:
+        report: Called at every save with the step, the loss and the share of codes that are right.
 
     Raises:
         CheckpointError: If the folder holds the state of a training with other settings.
@@ -94,9 +96,9 @@ def train_image_codec(
         if (step + 1) % config.save_every == 0 or step + 1 == config.num_steps:
             with torch.no_grad():
                 got = (logits > 0).float() == bits_of(codes, tokenizer.config.num_bits)
-            logger.info("step %d loss %.5f codes right %.4f", step + 1, loss.item(), got.all(-1).float().mean().item())
             tokenizer.save(folder)
             _store(folder / STATE_NAME, tokenizer, optimizer, generator, config, step + 1)
+            report(step + 1, {"loss": loss.item(), "right": got.all(-1).float().mean().item()})
     return tokenizer.eval().requires_grad_(False)
 
 

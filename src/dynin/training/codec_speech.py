@@ -171,6 +171,8 @@ def train_speech_codec(
 ) -> None:
     """Train on the device the codec is on; resumes from `folder` when it holds an unfinished run.
 
+    Draws begin anew from (seed, step) at every save, so a continued run equals an uninterrupted one.
+
     Args:
         codec: Fresh or loaded weights, changed in place.
         corpus: Utterances of training voices only, with phones.
@@ -179,7 +181,9 @@ def train_speech_codec(
         seed: Of batches and disturbances.
         report: Called with the step and mean errors about every 50 steps.
     """
-    head = PhoneHead(len(codec.config.levels)).to(codec.filters.device)
+    head = PhoneHead(len(codec.config.levels))
+    initialise(head, torch.Generator().manual_seed(seed))
+    head.to(codec.filters.device)
     trained = nn.ModuleDict({"codec": codec, "head": head})
     weights = list(trained.parameters())
     optimizer = torch.optim.AdamW(weights, lr=config.peak_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay)
@@ -205,7 +209,20 @@ def train_speech_codec(
         if step % config.save_every == 0 or step == config.num_steps:
             write_speech_codec(folder, codec)
             state.save(folder / "state", step, trained, None, optimizer)
+            rng = np.random.default_rng([seed, step])
+            batches = speech_batches(corpus, codec, config.batch_size, rng)
     codec.eval()
+
+
+def initialise(module: nn.Module, generator: torch.Generator) -> None:
+    """Draw fresh weights: uniform within 1 / sqrt(inputs) for layers and biases, normal for styles, as PyTorch does."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv1d | nn.Linear):
+            bound = part.weight[0].numel() ** -0.5
+            for value in part.parameters():
+                nn.init.uniform_(value, -bound, bound, generator=generator)
+        elif isinstance(part, nn.Embedding):
+            nn.init.normal_(part.weight, generator=generator)
 
 
 def learning_rate(step: int, config: SpeechTrainConfig) -> float:

@@ -118,14 +118,20 @@ def trim_silence(samples: Float[Tensor, " T"], rate_hz: int) -> Float[Tensor, " 
     return padded[start + offset : stop + offset].clone()
 
 
-def _run(words: str, voice: Voice) -> bytes:
-    """The WAV bytes a program writes for a sentence."""
+def find_program(voice: Voice) -> str:
+    """The path of the program that a voice needs; RequestError where it is not installed."""
     program = shutil.which(voice.program)
     if program is None:
         raise RequestError(
             f"the program {voice.program!r} is not installed, which voice {voice.name!r} needs: "
             f"apt-get install {PACKAGES[voice.program]}"
         )
+    return program
+
+
+def _run(words: str, voice: Voice) -> bytes:
+    """The WAV bytes a program writes for a sentence."""
+    program = find_program(voice)
     if voice.program == "flite":
         command = [program, "-voice", voice.name, "-t", words, "-o", "/dev/stdout"]
     else:

@@ -1,0 +1,45 @@
+"""`dynin data speech`: spoken sentences of Emoji World as the codes that training reads.
+
+Enters: how many sentences of which split, and a speech tokenizer. Leaves: a shard, and beside it the sounds in parts,
+so that an interrupted run goes on. Does not know the language model.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import typer
+
+from dynin.errors import RequestError
+
+
+def write_shard(path: Path, *, codec: Path, count: int, seed: int, split: Literal["train", "held_out"]) -> None:
+    """Speak `count` different sentences in the training voices, encode them, write the shard.
+
+    Raises:
+        RequestError: If a speech program is missing, or `path` is no name of a shard.
+        CheckpointError: If `codec` holds no speech tokenizer.
+    """
+    if path.suffix != ".npz" or path.is_dir():
+        raise RequestError(f"{path} is no name of a shard; give a file that ends in .npz")
+    import numpy as np
+
+    from dynin.cli.progress import Progress
+    from dynin.data import pretokenize_speech, spoken_parts
+    from dynin.data.emoji_world.voice import VOICES_TRAIN
+    from dynin.data.speech_corpus import duration_s
+    from dynin.training.codec_speech import read_speech_codec
+
+    spoken_parts.require_programs(set(VOICES_TRAIN))
+    tokenizer = read_speech_codec(codec)
+    texts = spoken_parts.world_sentences(count, seed=seed, split=split)
+    items = pretokenize_speech.assign_voices(texts, np.random.default_rng(seed))
+    corpus = spoken_parts.speak_in_parts(items, sound_folder(path), report=Progress("spoken", count))
+    codes = pretokenize_speech.encode_corpus(corpus, tokenizer, Progress("encoded", count))
+    pretokenize_speech.write_codes(path, corpus, codes, tokenizer.fingerprint())
+    minutes = duration_s(corpus) / 60
+    typer.echo(f"{count} sentences, {minutes:.1f} min, {sum(map(len, codes))} codes ({split}, seed {seed}) in {path}")
+
+
+def sound_folder(path: Path) -> Path:
+    """Where the sounds of a shard are kept."""
+    return path.with_name(path.stem + "-sounds")
