@@ -30,6 +30,7 @@ from dynin.pipeline.result import ENDED, HIDDEN, Result, Snapshot
 from dynin.pipeline.route import DEFAULT_QUESTIONS, choose
 from dynin.sequence.batch import MODALITIES, Batch, stack
 from dynin.sequence.layout import Assembler, Sequence
+from dynin.sequence.parse import num_before_end
 from dynin.sequence.task import TABLES, Task
 from dynin.tokenizers.bundle import Tokenizers, Value
 from dynin.types import Modality
@@ -233,7 +234,8 @@ class Dynin:
         values: dict[Modality, Value] = {}
         for modality in job.task.targets:
             ids = decoded.ids[row][decoded.is_target[str(modality)][row]].cpu()
-            codes = self.vocabulary.ids_to_codes(modality, self._before_end(job.task, modality, ids))
+            count = num_before_end(self.vocabulary, job.task, modality, ids)
+            codes = self.vocabulary.ids_to_codes(modality, ids[:count])
             if job.redo is not None and job.original is not None:
                 values[modality] = job.redo.merge(self.tokenizers, job.original, codes)
             else:
@@ -253,16 +255,6 @@ class Dynin:
             num_forwards=decoded.num_forwards,
             seconds=0.0,
         )
-
-    def _before_end(self, task: Task, modality: Modality, ids: Int[Tensor, " N"]) -> Int[Tensor, " M"]:
-        """The ids before the first end token."""
-        return ids[: self._count(task, modality, ids)]
-
-    def _count(self, task: Task, modality: Modality, ids: Int[Tensor, " N"]) -> int:
-        """How many places come before the first end token."""
-        ends = torch.tensor([self.vocabulary[name] for name in task.ends.get(modality, ())], dtype=ids.dtype)
-        at = torch.isin(ids, ends).nonzero()
-        return int(at[0]) if len(at) else len(ids)
 
     # ---- watching ---------------------------------------------------------------------------------------------------
 
@@ -289,7 +281,7 @@ class Dynin:
         """One row of a step of the decoder."""
         modality = Modality(step.segment)
         ids = step.ids[row]
-        count = self._count(job.task, modality, ids)
+        count = num_before_end(self.vocabulary, job.task, modality, ids)
         is_hidden = ids == self.vocabulary["mask"]
         codes = torch.full_like(ids, ENDED)
         start = self.vocabulary.range_of(modality).start

@@ -12,6 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from dynin.sequence.layout import Sequence, Span
+from dynin.sequence.task import Task
 from dynin.types import Modality
 from dynin.vocabulary import Vocabulary
 
@@ -33,11 +34,16 @@ def content(vocabulary: Vocabulary, sequence: Sequence, ids: Int[Tensor, " S"], 
         VocabularyError: If an id before the end lies outside the modality's range (a mask id left over, say).
     """
     inside = ids[span.slice()]
-    ends = [vocabulary[name] for name in sequence.task.ends.get(span.modality, ())]
-    is_end = torch.isin(inside, torch.tensor(ends, dtype=inside.dtype, device=inside.device))
-    stop = int(is_end.int().argmax()) if bool(is_end.any()) else len(inside)
+    stop = num_before_end(vocabulary, sequence.task, span.modality, inside)
     values = vocabulary.ids_to_codes(span.modality, inside[:stop])
-    return Made(values=values, is_ended=bool(is_end.any()) or not ends)
+    return Made(values=values, is_ended=stop < len(inside) or not sequence.task.ends.get(span.modality))
+
+
+def num_before_end(vocabulary: Vocabulary, task: Task, modality: Modality, ids: Int[Tensor, " N"]) -> int:
+    """How many ids of a target come before its first end token; all of them where there is none."""
+    ends = [vocabulary[name] for name in task.ends.get(modality, ())]
+    at = torch.isin(ids, torch.tensor(ends, dtype=ids.dtype, device=ids.device)).nonzero()
+    return int(at[0]) if len(at) else len(ids)
 
 
 def parse(vocabulary: Vocabulary, sequence: Sequence, ids: Int[Tensor, " S"]) -> Mapping[Modality, Made]:

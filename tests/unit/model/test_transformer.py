@@ -1,4 +1,4 @@
-"""The network: shapes, padding, the head on chosen rows, initialisation, config and storage."""
+"""The network: shapes, padding, the head on chosen rows, initialisation, config and names."""
 
 import dataclasses
 
@@ -6,11 +6,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dynin.checkpoint import load, save
 from dynin.errors import CheckpointError, ConfigError
 from dynin.model.config import EMBEDDED, ModelConfig
 from dynin.model.convert import from_published, published_names, to_published
-from dynin.model.storage import from_checkpoint, to_checkpoint
 from dynin.model.transformer import Transformer, initialise
 from dynin.vocabulary import embedded
 
@@ -151,25 +149,3 @@ def test_published_weights_are_checked_by_name_and_shape(model):
     ):
         from_published(wrong, TINY)
     assert published_names(TINY)["model.transformer.blocks.1.ff_out.weight"] == "blocks.1.mlp.down.weight"
-
-
-def test_a_model_comes_back_from_disk(model, tmp_path):
-    before = to_checkpoint(model, vocabulary=VOCABULARY, fingerprints={"text": "x"}, provenance={"steps": 1})
-    save(tmp_path / "backbone", before)
-    after = from_checkpoint(load(tmp_path / "backbone", vocabulary=VOCABULARY), dtype=torch.float32)
-    assert after.config == TINY
-    for name, value in model.state_dict().items():
-        assert torch.equal(after.state_dict()[name], value.to(torch.bfloat16).float())
-    with torch.no_grad():
-        assert after(ids_of(1, 5)).isfinite().all()
-
-
-def test_a_checkpoint_that_does_not_fit_is_refused(model):
-    good = to_checkpoint(model, vocabulary=VOCABULARY, fingerprints={}, provenance={})
-    for changes, message in (
-        ({"kind": "image"}, "holds kind 'image', expected 'backbone'"),
-        ({"vocabulary": embedded(text_size=21, image_codes=8, speech_codes=8)}, "rows, the model"),
-        ({"tensors": {**good.tensors, "norm.weight": torch.ones(2)}}, r"norm\.weight is \(2,\), expected \(32,\)"),
-    ):
-        with pytest.raises(CheckpointError, match=message):
-            from_checkpoint(dataclasses.replace(good, **changes))
