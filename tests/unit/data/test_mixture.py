@@ -1,0 +1,89 @@
+"""Training rows by task, step and batch: they repeat themselves, and speech comes from the shard."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import torch
+
+from dynin import testing
+from dynin.data.emoji_world.world import EmojiWorld
+from dynin.data.mixture import ROW_LENGTHS, Mixture
+from dynin.data.rows import RowMaker
+from dynin.data.utterances import Utterances
+from dynin.errors import ConfigError
+from dynin.sequence.layout import Assembler
+from dynin.sequence.parse import parse
+from dynin.sequence.task import EMBEDDED_TASKS
+from dynin.types import Modality
+
+TINY = testing.tiny()
+SAID = {
+    "a dog on a red background": "slt",
+    "a cat left of a star on a red background": "awb",
+    "a dog moves right on a white background": "slt",
+    "what is two plus three": "awb",
+    "two plus three is five": "slt",
+}
+
+
+def utterances() -> Utterances:
+    """Five sentences; sentence k is three times code k."""
+    codes = np.repeat(np.arange(len(SAID)), 3).astype(np.uint16)
+    offsets = np.arange(0, len(codes) + 1, 3)
+    return Utterances(texts=tuple(SAID), voices=tuple(SAID.values()), all_codes=codes, offsets=offsets)
+
+
+def mixture(**changes: object) -> Mixture:
+    maker = RowMaker(
+        assembler=Assembler(vocabulary=TINY.vocabulary, encode_text=TINY.tokenizers.text.encode),
+        tasks=EMBEDDED_TASKS,
+        image=TINY.tokenizers.image,
+        whole_prob=1.0,
+    )
+    settings: Mapping[str, object] = {
+        "world": EmojiWorld(0),
+        "early_world": EmojiWorld(0, max_things=1),
+        "maker": maker,
+        "tokens_per_batch": 200,
+        "curriculum_steps": 0,
+        "drop_prob": 0.0,
+        "seed": 1,
+        "utterances": utterances(),
+    }
+    return Mixture(**{**settings, **changes})
+
+
+def test_every_task_has_a_typical_length():
+    assert set(ROW_LENGTHS) == set(EMBEDDED_TASKS)
+
+
+@pytest.mark.parametrize("task", list(EMBEDDED_TASKS))
+def test_rows_repeat_themselves_and_differ_between_steps(task):
+    source = mixture()
+    first, again = (source.rows(task, step=3, batch=1) for _ in range(2))
+    assert all(torch.equal(one.ids, other.ids) for one, other in zip(first, again, strict=True))
+    assert all(row.task.name == task for row in first)
+    later = [source.rows(task, step=step, batch=1) for step in range(4, 9)]
+    assert any(
+        len(rows[0].ids) != len(first[0].ids) or not torch.equal(rows[0].ids, first[0].ids) for rows in later
+    ) or (
+        task == "s2s"  # the shard has one sum
+    )
+
+
+def test_a_sum_is_answered_by_the_recording_of_its_answer():
+    row = mixture().rows("s2s", step=0, batch=0)[0]
+    made = parse(TINY.vocabulary, row, row.ids)[Modality.SPEECH]
+    assert made.values.tolist() == [4, 4, 4]
+
+
+def test_only_the_target_voice_is_learned_to_be_spoken():
+    for step in range(20):
+        row = mixture().rows("t2s", step=step, batch=0)[0]
+        assert parse(TINY.vocabulary, row, row.ids)[Modality.SPEECH].values[0].item() in (0, 2, 4)
+
+
+def test_speech_without_a_shard_is_refused():
+    with pytest.raises(ConfigError, match="speech_shard"):
+        mixture(utterances=None).rows("s2t", step=0, batch=0)
