@@ -137,6 +137,8 @@ class Dynin:
         task = choose(self.tasks, values.keys(), to)
         if redo is not None and task.targets != (redo.modality,):
             raise RequestError(f"a part of {redo.modality} is to be made again, but {task.name} makes {to}; drop `to`")
+        if request.thinking is not None and not _has_switch(task):
+            raise RequestError(f"{task.name} has no reasoning to show or hide; leave `thinking` (--think) out")
         if Modality.TEXT in task.conditions:
             values[Modality.TEXT] = _prompt(task, values.get(Modality.TEXT), request.thinking)
         given = {modality: self.tokenizers.encode(modality, value) for modality, value in values.items()}
@@ -320,9 +322,14 @@ def _prompt(task: Task, text: Value | None, thinking: bool | None) -> str:
     if text is None:
         return DEFAULT_QUESTIONS[task.name]
     assert isinstance(text, str)
-    if task.conditions == task.targets == (Modality.TEXT,) and not text.endswith((THINK, NO_THINK)):
+    if _has_switch(task) and not text.endswith((THINK, NO_THINK)):
         return text + (NO_THINK if thinking is False else THINK)
     return text
+
+
+def _has_switch(task: Task) -> bool:
+    """Whether text alone is answered by text alone, with its reasoning or without."""
+    return task.conditions == task.targets == (Modality.TEXT,)
 
 
 def _split_thinking(value: Value | None) -> tuple[str | None, str | None]:

@@ -169,6 +169,11 @@ def test_the_switch_for_thinking_is_added_once(text, thinking, prompt):
     assert _prompt(EMBEDDED_TASKS["t2t"], text, thinking) == prompt
 
 
+def test_the_switch_is_refused_where_nothing_is_reasoned(tiny):
+    with pytest.raises(RequestError, match="t2i has no reasoning"):
+        tiny.generate("a dog", to="image", thinking=False)
+
+
 def test_only_text_answers_to_text_have_the_switch():
     assert _prompt(EMBEDDED_TASKS["t2i"], "a dog", True) == "a dog"
     assert _prompt(EMBEDDED_TASKS["i2t"], None, True) == "What is in the picture?"

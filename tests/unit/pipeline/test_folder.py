@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import dynin
 from dynin import checkpoint, testing
 from dynin.errors import CheckpointError
 from dynin.pipeline import folder as folders
+from dynin.vocabulary import embedded
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,20 @@ def test_a_vocabulary_that_does_not_fit_the_network_is_refused(tmp_path):
     )
     checkpoint.save_model(tmp_path / "wrong", {**parts, "backbone": backbone})
     with pytest.raises(CheckpointError, match="embed"):
+        dynin.load(tmp_path / "wrong")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [((301, 64, 120), "rows, but its vocabulary"), ((298, 66, 120), "text tokenizer has 300 codes")],
+)
+def test_a_layout_that_fits_neither_network_nor_tokenizers_is_refused(tmp_path, sizes, words):
+    parts = checkpoint.load_model(testing.tiny_model(tmp_path / "model"))
+    text_size, image_codes, speech_codes = sizes
+    layout = embedded(text_size=text_size, image_codes=image_codes, speech_codes=speech_codes)
+    backbone = replace(parts["backbone"], vocabulary=layout)
+    checkpoint.save_model(tmp_path / "wrong", {**parts, "backbone": backbone})
+    with pytest.raises(CheckpointError, match=words):
         dynin.load(tmp_path / "wrong")
 
 
