@@ -77,7 +77,7 @@ def evaluate(
         pairs: list[tuple[Example, Result]] = []
         examples = list(_examples(row, wanted))
         for group in _groups(examples):
-            pairs += zip(group, _fulfil(model, group, wanted), strict=True)
+            pairs += zip(group, _fulfil(model, group, wanted, num_done=len(pairs)), strict=True)
             progress(name, len(pairs), len(examples))
         scores[name] = row.judge(pairs)
         if output is not None:
@@ -113,15 +113,16 @@ def _groups(examples: Sequence[Example]) -> Iterator[tuple[Example, ...]]:
         start += BATCH_ROWS
 
 
-def _fulfil(model: Dynin, examples: Sequence[Example], wanted: Wanted) -> list[Result]:
+def _fulfil(model: Dynin, examples: Sequence[Example], wanted: Wanted, *, num_done: int) -> list[Result]:
+    """Ask for some examples of a row; the seed follows from an example's number in the row, not from its group."""
     requests = [
         Request.to_fulfil(
             example.condition,
             "+".join(example.target),
-            seed=wanted.seed + index,
+            seed=wanted.seed + number,
             steps=wanted.steps,
             guidance=wanted.guidance,
         )
-        for index, example in enumerate(examples)
+        for number, example in enumerate(examples, start=num_done)
     ]
     return model.run_together(requests)

@@ -31,7 +31,7 @@ def test_a_report_is_written_and_the_same_every_time(tiny, tmp_path):
 def test_only_held_out_examples_that_count_for_a_row_are_asked(tiny, monkeypatch):
     asked = []
 
-    def keep(model, examples, wanted):
+    def keep(model, examples, wanted, num_done):
         asked.extend(examples)
         raise KeyboardInterrupt
 
@@ -40,6 +40,24 @@ def test_only_held_out_examples_that_count_for_a_row_are_asked(tiny, monkeypatch
         evaluate(tiny, Wanted(seed=3, limit=4, rows=("i2t_questions",)))
     assert len(asked) == 4
     assert all(example.truth["question"].topic != "scene" for example in asked)
+
+
+def test_every_example_has_a_seed_of_its_own_whatever_the_group(tiny, monkeypatch):
+    run_together = type(tiny).run_together
+
+    def seeds(group_size):
+        asked = []
+
+        def keep(self, requests):
+            asked.extend(request.seed for request in requests)
+            return run_together(self, requests)
+
+        monkeypatch.setattr(runner, "BATCH_ROWS", group_size)
+        monkeypatch.setattr(type(tiny), "run_together", keep)
+        evaluate(tiny, Wanted(seed=7, limit=5, rows=("t2t",), steps=1))
+        return asked
+
+    assert seeds(2) == seeds(5) == [7, 8, 9, 10, 11]
 
 
 def test_remasking_takes_as_many_calls_as_none(tiny):
