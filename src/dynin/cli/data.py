@@ -37,7 +37,7 @@ def data(
     seed: Annotated[int, typer.Option(help="Same seed, same examples.")] = 0,
     split: Annotated[str, typer.Option(help="train or held_out.")] = "train",
     codec: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="speech: the tokenizer; runs/codecs/speech if left out.")
+        Path | None, typer.Option(metavar="DIR", help="speech: a tokenizer or a model; runs/codecs/speech if left out.")
     ] = None,
 ) -> None:
     """Write examples of a task (media files and captions.jsonl), or spoken sentences as codes for training."""

@@ -5,15 +5,21 @@ so that an interrupted run goes on. Does not know the language model.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
 from dynin.errors import RequestError
 
+if TYPE_CHECKING:
+    from dynin.data.pretokenize_speech import BatchEncoder
+
 
 def write_shard(path: Path, *, codec: Path, count: int, seed: int, split: Literal["train", "held_out"]) -> None:
     """Speak `count` different sentences in the training voices, encode them, write the shard.
+
+    Args:
+        codec: A folder that `dynin train-codec speech` wrote, or a model's, whose speech tokenizer is taken.
 
     Raises:
         RequestError: If a speech program is missing, or `path` is no name of a shard.
@@ -27,10 +33,9 @@ def write_shard(path: Path, *, codec: Path, count: int, seed: int, split: Litera
     from dynin.data import pretokenize_speech, spoken_parts
     from dynin.data.emoji_world.voice import VOICES_TRAIN
     from dynin.data.speech_corpus import duration_s
-    from dynin.training.codec_speech import read_speech_codec
 
     spoken_parts.require_programs(set(VOICES_TRAIN))
-    tokenizer = read_speech_codec(codec)
+    tokenizer = read_encoder(codec)
     texts = spoken_parts.world_sentences(count, seed=seed, split=split)
     items = pretokenize_speech.assign_voices(texts, np.random.default_rng(seed))
     corpus = spoken_parts.speak_in_parts(items, sound_folder(path), report=Progress("spoken", count))
@@ -38,6 +43,20 @@ def write_shard(path: Path, *, codec: Path, count: int, seed: int, split: Litera
     pretokenize_speech.write_codes(path, corpus, codes, tokenizer.fingerprint())
     minutes = duration_s(corpus) / 60
     typer.echo(f"{count} sentences, {minutes:.1f} min, {sum(map(len, codes))} codes ({split}, seed {seed}) in {path}")
+
+
+def read_encoder(folder: Path) -> "BatchEncoder":
+    """The speech tokenizer of a codec's or a model's folder; CheckpointError where there is none."""
+    from dynin.data.pretokenize_speech import BatchEncoder
+    from dynin.pipeline.folder import load
+    from dynin.training.codec_speech import read_speech_codec
+
+    if not (folder / "backbone").is_dir():
+        return read_speech_codec(folder)
+    tokenizer = load(folder).tokenizers.speech
+    if not isinstance(tokenizer, BatchEncoder):
+        raise RequestError(f"the speech tokenizer of {folder} encodes no batches; name a folder of a codec")
+    return tokenizer
 
 
 def sound_folder(path: Path) -> Path:

@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dynin import testing
 from dynin.cli import app as apps
-from dynin.cli import progress
+from dynin.cli import progress, speech_shard
 from dynin.cli.progress import Progress, told_time
 from dynin.data.emoji_world.splits import is_sentence_held_out
 from dynin.data.utterances import Utterances
+from dynin.pipeline.folder import load
 from dynin.tokenizers.small.speech import SmallSpeechTokenizer, SpeechCodecConfig
 from dynin.training.codec_speech import read_speech_codec, write_speech_codec
 
@@ -65,6 +67,11 @@ def test_the_image_codec_is_trained_by_command(tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "step 2 of 2  loss" in out
     assert (tmp_path / "image" / "image.safetensors").stat().st_size > 0
+
+
+def test_a_shard_can_be_made_with_the_tokenizer_of_a_model(tmp_path):
+    home = testing.tiny_model(tmp_path / "model")
+    assert speech_shard.read_encoder(home).fingerprint() == load(home).tokenizers.speech.fingerprint()
 
 
 @pytest.mark.parametrize(
