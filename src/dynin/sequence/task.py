@@ -108,7 +108,11 @@ def marks(*names: str) -> tuple[Marker, ...]:
 #
 #   i2t   <i2t> <soi> picture <eoi> <start_header> question <end_header> <bos> TEXT
 #   t2v   <t2v> <start_header> prompt <end_header> <sov> VIDEO <eov>
+#   i2i   <i2i> <start_header> instruction <end_header> <soi> picture <eoi> <soi> PICTURE <eoi>
 #   s2s   <s2s> <soa> question <eoa> <soa> SPEECH
+#
+# Where a picture or video is changed, the words come first: so every code lies at a fixed distance from the one it may
+# be a copy of, however long the words are. The published layout reaches the same by a block of fixed length.
 
 _GIVEN = {
     TEXT: ("start_header", "end_header"),
@@ -126,7 +130,7 @@ _EMBEDDED_LENGTHS = MappingProxyType({TEXT: 16, IMAGE: 16, VIDEO: 64, SPEECH: 32
 
 
 def _embedded(name: str, conditions: tuple[Modality, ...], targets: tuple[Modality, ...]) -> Task:
-    """A row of the embedded layout. Guidance empties the last condition: text when there is any."""
+    """A row of the embedded layout. Guidance empties the text, or the one condition where there is no text."""
     segments: list[Segment] = [Marker(name=name)]
     for modality in conditions:
         opening, closing = _GIVEN[modality]
@@ -135,7 +139,7 @@ def _embedded(name: str, conditions: tuple[Modality, ...], targets: tuple[Modali
         before, after = _MADE[modality]
         segments += [*marks(*before), Content(modality=modality, is_target=True), *marks(*after)]
     lengths: dict[str, int] = {modality: _EMBEDDED_LENGTHS[modality] for modality in targets}
-    return Task(name=name, segments=tuple(segments), lengths=lengths, dropped=conditions[-1:])
+    return Task(name=name, segments=tuple(segments), lengths=lengths, dropped=(TEXT,) if TEXT in conditions else conditions)
 
 
 EMBEDDED_TASKS: Mapping[str, Task] = MappingProxyType(
@@ -147,18 +151,18 @@ EMBEDDED_TASKS: Mapping[str, Task] = MappingProxyType(
             _embedded("v2t", (VIDEO, TEXT), (TEXT,)),
             _embedded("s2t", (SPEECH,), (TEXT,)),
             _embedded("t2i", (TEXT,), (IMAGE,)),
-            _embedded("i2i", (IMAGE, TEXT), (IMAGE,)),
-            _embedded("v2i", (VIDEO, TEXT), (IMAGE,)),
+            _embedded("i2i", (TEXT, IMAGE), (IMAGE,)),
+            _embedded("v2i", (TEXT, VIDEO), (IMAGE,)),
             _embedded("s2i", (SPEECH,), (IMAGE,)),
             _embedded("t2v", (TEXT,), (VIDEO,)),
-            _embedded("i2v", (IMAGE, TEXT), (VIDEO,)),
-            _embedded("v2v", (VIDEO, TEXT), (VIDEO,)),
+            _embedded("i2v", (TEXT, IMAGE), (VIDEO,)),
+            _embedded("v2v", (TEXT, VIDEO), (VIDEO,)),
             _embedded("s2v", (SPEECH,), (VIDEO,)),
             _embedded("t2s", (TEXT,), (SPEECH,)),
             _embedded("i2s", (IMAGE,), (SPEECH,)),
             _embedded("v2s", (VIDEO,), (SPEECH,)),
             _embedded("s2s", (SPEECH,), (SPEECH,)),
-            _embedded("ti2ti", (IMAGE, TEXT), (IMAGE, TEXT)),
+            _embedded("ti2ti", (TEXT, IMAGE), (IMAGE, TEXT)),
         )
     }
 )
