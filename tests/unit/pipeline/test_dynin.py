@@ -67,7 +67,7 @@ def test_a_trace_ends_with_nothing_hidden_and_starts_with_much(tiny):
     trace = tiny.generate("a dog", to="image", trace=True).trace
     assert (trace[0].codes == HIDDEN).sum() > 8
     assert not (trace[-1].codes == HIDDEN).any()
-    assert [snapshot.num_forwards for snapshot in trace] == list(range(1, 13))
+    assert [snapshot.num_forwards for snapshot in trace] == list(range(1, 17))
 
 
 def test_text_is_seen_while_it_appears(tiny):
