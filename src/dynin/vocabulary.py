@@ -139,12 +139,18 @@ class Vocabulary:
         """Raise a VocabularyError that names the first difference, if there is one."""
         ours, theirs = self.to_dict(), other.to_dict()
         for key in ("size", "text", "image", "speech", "special"):
-            if ours[key] != theirs[key]:
-                raise VocabularyError(
-                    f"vocabulary layouts differ in {key!r}: {self.name} has {ours[key]}, "
-                    f"{other.name} has {theirs[key]}; "
-                    "load the checkpoint with the layout it was trained with, or remap its rows"
-                )
+            mine, yours, place = ours[key], theirs[key], key
+            if mine == yours:
+                continue
+            if key == "special":
+                names = {**self.special, **other.special}
+                name = next(name for name in names if self.special.get(name) != other.special.get(name))
+                mine, yours = self.special.get(name, "none"), other.special.get(name, "none")
+                place = f"special {name}"
+            raise VocabularyError(
+                f"vocabulary layouts differ in {place!r}: {self.name} has {mine}, {other.name} has {yours}; "
+                "load the checkpoint with the layout it was trained with, or remap its rows"
+            )
 
 
 def _check_bounds(values: Tensor, start: int, stop: int, what: str) -> None:

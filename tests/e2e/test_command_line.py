@@ -18,8 +18,12 @@ import dynin
 from dynin import testing
 from dynin.cli import app as apps
 from dynin.media import audio, image, video
+from dynin.pipeline.policies import POLICIES
+from dynin.types import Modality
 
 ROOT = Path(__file__).resolve().parents[2]
+STEPS = POLICIES["embedded"][Modality.IMAGE].num_steps
+"""Network calls of a picture, where nothing else is wished."""
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +53,7 @@ def test_the_program_draws_as_a_process_and_says_so_in_json(home, tmp_path):
     assert answer["task"] == "t2i"
     assert answer["output"] == "a.png"
     assert answer["finish_reason"] == "stop"
-    assert answer["num_forwards"] == 12
+    assert answer["num_forwards"] == STEPS
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.size == (64, 64)
 
@@ -98,7 +102,7 @@ def test_media_of_every_kind_are_understood(here, home, capsys):
 def test_a_trace_is_written_as_an_animation(here, home, capsys):
     assert run(["a dog", "--to", "image", "--trace", "t.gif"], home) == 0
     with Image.open(here / "t.gif") as animation:
-        assert animation.n_frames == 12
+        assert animation.n_frames == STEPS
     capsys.readouterr()
 
 

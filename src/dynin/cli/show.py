@@ -1,6 +1,6 @@
 """What a person sees while a result is made: text as it is unmasked, a bar with time left, or plain lines.
 
-Enters: snapshots. Leaves: lines on stderr. Does not know requests or files.
+Enters: snapshots. Leaves: lines on stderr or another console. Does not know requests or files.
 """
 
 import time
@@ -23,10 +23,10 @@ MIDDLE_DOT = "\u00b7"
 class Watcher:
     """Shows snapshots: on a terminal they replace each other and vanish at the end, elsewhere long work says lines."""
 
-    def __init__(self, title: str) -> None:
-        """Show nothing yet."""
+    def __init__(self, title: str, console: Console | None = None) -> None:
+        """Show nothing yet; on stderr, unless another console is given."""
         self._title = title
-        self._console = Console(stderr=True)
+        self._console = console or Console(stderr=True)
         self._live: Live | None = None
         self._progress: Progress | None = None
         self._started = self._said = time.monotonic()

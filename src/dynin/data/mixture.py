@@ -1,14 +1,18 @@
 """Training rows of every task, drawn from Emoji World and from pre-tokenized speech.
 
-Enters: a task's name, a step and a batch number. Leaves: rows. Equal arguments give equal rows, so that a resumed run
-goes on where it stopped. Does not know networks or losses.
+Enters: a step. Leaves: its rows. Equal steps give equal rows, so that a resumed run goes on where it stopped. Does not
+know networks or losses.
 
 Pictures and videos are new at every step. Sounds come from a shard of utterances made once (`dynin data speech`); the
 picture or video that belongs to a spoken caption is drawn anew each time the caption comes up.
 """
 
+import random
+import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -23,12 +27,6 @@ from dynin.types import Modality
 
 TEXT, IMAGE, VIDEO, SPEECH = Modality.TEXT, Modality.IMAGE, Modality.VIDEO, Modality.SPEECH
 
-ROW_LENGTHS: Mapping[str, int] = {
-    "t2t": 60, "i2t": 50, "v2t": 100, "s2t": 105, "t2i": 36, "i2i": 55, "v2i": 100, "s2i": 105, "t2v": 86, "i2v": 105,
-    "v2v": 150, "s2v": 150, "t2s": 100, "i2s": 105, "v2s": 150, "s2s": 150, "ti2ti": 75,
-}  # fmt: skip
-"""Typical positions of a row, by which a batch of so many tokens is cut into rows."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mixture:
@@ -38,32 +36,26 @@ class Mixture:
     early_world: EmojiWorld
     """The world before `curriculum_steps`, with one thing in a picture."""
     maker: RowMaker
-    tokens_per_batch: int
+    weights: Mapping[str, float]
+    """How often each task is drawn."""
+    rows_per_step: int
     curriculum_steps: int
     drop_prob: float
     seed: int
     utterances: Utterances | None = None
-    _spoken: Mapping[str, Callable[[np.random.Generator], Example]] = field(init=False, default_factory=dict)
 
-    def __post_init__(self) -> None:
-        """Bind the tasks that draw from utterances."""
-        spoken = {
-            "s2t": self._transcribe,
-            "t2s": self._read_aloud,
-            "s2i": lambda generator: self._hear(generator, "s2i", IMAGE),
-            "s2v": lambda generator: self._hear(generator, "s2v", VIDEO),
-            "i2s": lambda generator: self._tell(generator, "i2s", IMAGE),
-            "v2s": lambda generator: self._tell(generator, "v2s", VIDEO),
-            "s2s": self._answer_aloud,
-        }
-        object.__setattr__(self, "_spoken", spoken)
+    def rows(self, step: int) -> list[Sequence]:
+        """The rows of a step, rows of one task after another."""
+        draw = random.Random(self.seed * 1_000_003 + step)
+        drawn = draw.choices(list(self.weights), weights=list(self.weights.values()), k=self.rows_per_step)
+        counts = Counter(drawn)
+        return [row for task in self.weights for row in self.rows_of(task, counts[task], step=step)]
 
-    def rows(self, task: str, *, step: int, batch: int) -> list[Sequence]:
-        """A batch of rows of one task."""
-        count = max(1, self.tokens_per_batch // ROW_LENGTHS[task])
-        generator = np.random.default_rng((self.seed, step, batch))
-        if task in self._spoken:
-            examples = [self._spoken[task](generator) for _ in range(count)]
+    def rows_of(self, task: str, count: int, *, step: int) -> list[Sequence]:
+        """So many rows of one task."""
+        generator = np.random.default_rng((self.seed, step, zlib.crc32(task.encode())))
+        if task in SPOKEN:
+            examples = [SPOKEN[task](self, generator) for _ in range(count)]
         else:
             world = self.early_world if step < self.curriculum_steps else self.world
             first = int(generator.integers(2**40))
@@ -112,3 +104,15 @@ class Mixture:
         return Example(
             task="s2s", condition={SPEECH: self._voiced.codes(index)}, target={SPEECH: self._voiced.codes(answer)}
         )
+
+
+SPOKEN: Mapping[str, Callable[[Mixture, np.random.Generator], Example]] = {
+    "s2t": Mixture._transcribe,
+    "t2s": Mixture._read_aloud,
+    "s2i": partial(Mixture._hear, task="s2i", modality=IMAGE),
+    "s2v": partial(Mixture._hear, task="s2v", modality=VIDEO),
+    "i2s": partial(Mixture._tell, task="i2s", modality=IMAGE),
+    "v2s": partial(Mixture._tell, task="v2s", modality=VIDEO),
+    "s2s": Mixture._answer_aloud,
+}
+"""The tasks that draw from utterances, and how."""

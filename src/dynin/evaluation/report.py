@@ -62,12 +62,13 @@ def write(path: Path, scores: Mapping[str, Score], about: Mapping[str, object]) 
 
 def table(scores: Mapping[str, Score]) -> str:
     """The scores as lines of a plain table."""
-    lines = [f"{'task':12} {'score':>7}  {'95% interval':15} {'n':>5}  metric"]
+    width = max([12, *map(len, scores)])
+    lines = [f"{'task':{width}} {'score':>7}  {'95% interval':15} {'n':>5}  metric"]
     for name, score in scores.items():
         low, high = score.ci95
         beside = ", ".join(f"{key} {value:.3g}" for key, value in score.beside.items())
         lines.append(
-            f"{name:12} {score.score:7.3f}  {low:.3f} to {high:.3f}  {score.n:5d}  {score.metric}"
+            f"{name:{width}} {score.score:7.3f}  {low:.3f} to {high:.3f}  {score.n:5d}  {score.metric}"
             + (f" ({beside})" if beside else "")
         )
     return "\n".join(lines)

@@ -13,6 +13,7 @@ import torch
 
 from dynin.data.emoji_world import caption, clip_caption, edit, problem, question, sentence
 from dynin.data.emoji_world.artwork import NAMES, NUM_OBJECTS
+from dynin.data.emoji_world.scene import Scene
 from dynin.data.example import Example
 from dynin.evaluation.metrics.picture import (
     picture_matches,
@@ -73,16 +74,21 @@ def _edited(pairs: Pairs) -> Score:
     for example, result in pairs:
         done = _truth(example, "edit")
         pixels = _pixels(result)
-        right.append(_shows(pixels, done.target))
-        region = torch.from_numpy(edit.changed_region(done))
-        source = example.condition[Modality.IMAGE]
-        if not bool(region.all()):
-            outside.append(psnr_outside(pixels, source, region))  # type: ignore[arg-type]
+        right.append(shows(pixels, done.target))
+        outside += fidelity_outside(example, pixels)
     beside = {"psnr_outside_db": sum(outside) / max(1, len(outside))}
     return share("edit done, every thing in its place", right, beside)
 
 
-def _shows(pixels: torch.Tensor, scene: Any) -> bool:
+def fidelity_outside(example: Example, pixels: torch.Tensor) -> list[float]:
+    """PSNR in dB to the source of an "i2i" example where the edit leaves it alone; empty where it leaves nothing."""
+    region = torch.from_numpy(edit.changed_region(_truth(example, "edit")))
+    source = example.condition[Modality.IMAGE]
+    return [] if bool(region.all()) else [psnr_outside(pixels, source, region)]  # type: ignore[arg-type]
+
+
+def shows(pixels: torch.Tensor, scene: Scene) -> bool:
+    """Whether a picture shows a scene with every thing in its place."""
     things = [(thing.name, thing.size, thing.column, thing.row) for thing in scene.things]
     return reading_shows(read_picture(pixels), things, scene.background)
 
@@ -116,7 +122,7 @@ def _answer(pairs: Pairs) -> Score:
 
 
 def _both(pairs: Pairs) -> Score:
-    pictures = [_shows(_pixels(result), _truth(example, "edit").target) for example, result in pairs]
+    pictures = [shows(_pixels(result), _truth(example, "edit").target) for example, result in pairs]
     texts = [caption.describes(caption.parse(result.text or ""), _truth(example, "scene")) for example, result in pairs]
     right = [picture and text for picture, text in zip(pictures, texts, strict=True)]
     return share(

@@ -86,11 +86,12 @@ PUBLISHED_8B = ModelConfig(
 )
 
 EMBEDDED = ModelConfig(
-    d_model=192,
-    num_heads=6,
-    num_kv_heads=6,
-    num_layers=6,
+    d_model=256,
+    num_heads=8,
+    num_kv_heads=8,
+    num_layers=8,
     mlp_dim=512,
     num_rows=EMBEDDED_VOCABULARY.size,
     max_len=1024,
+    rope_theta=10_000.0,
 )

@@ -8,6 +8,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+EXPLICIT_MAX_SCORES = 256 * 256
+"""Scores of one head up to which they are written out while gradients are recorded. Fused kernels spare memory, which
+such rows have; their backward pass takes several times as long there."""
+
 
 def attention(
     query: Float[Tensor, "B S H E"],
@@ -24,11 +28,24 @@ def attention(
     num_groups = query.shape[2] // key.shape[2]
     if num_groups > 1:
         key, value = (x.repeat_interleave(num_groups, dim=2) for x in (key, value))
-    mask = None if attend is None else attend[:, None, None, :].expand(-1, 1, query.shape[1], -1)
-    mixed = F.scaled_dot_product_attention(
-        query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), attn_mask=mask
-    )
-    return mixed.transpose(1, 2)
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # B H S E
+    if query.requires_grad and query.shape[2] * key.shape[2] <= EXPLICIT_MAX_SCORES:
+        return _explicit(query, key, value, attend).transpose(1, 2)
+    mask = None if attend is None else attend[:, None, None, :].expand(-1, 1, query.shape[2], -1)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)
+
+
+def _explicit(
+    query: Float[Tensor, "B H S E"],
+    key: Float[Tensor, "B H K E"],
+    value: Float[Tensor, "B H K E"],
+    attend: Bool[Tensor, "B K"] | None,
+) -> Float[Tensor, "B H S E"]:
+    """The same by its definition, with the softmax in float32."""
+    scores = (query @ key.transpose(-1, -2)).float() * query.shape[-1] ** -0.5
+    if attend is not None:
+        scores = scores.masked_fill(~attend[:, None, None, :], float("-inf"))
+    return scores.softmax(dim=-1).to(value.dtype) @ value
 
 
 def usable(attend: Bool[Tensor, "B K"] | None) -> Bool[Tensor, "B K"] | None:

@@ -19,7 +19,7 @@ from torch import nn
 
 from dynin import checkpoint
 from dynin.checkpoint import Checkpoint
-from dynin.errors import CheckpointError
+from dynin.errors import CheckpointError, VocabularyError
 from dynin.model.config import ModelConfig
 from dynin.model.transformer import Transformer
 from dynin.pipeline.dynin import Dynin
@@ -30,7 +30,7 @@ from dynin.tokenizers.small.speech import SmallSpeechTokenizer, SpeechCodecConfi
 from dynin.tokenizers.text import ByteLevelText
 from dynin.tokenizers.video import VideoTokenizer
 from dynin.types import Modality
-from dynin.vocabulary import Vocabulary
+from dynin.vocabulary import Vocabulary, embedded, published
 
 EMBEDDED_FOLDER = Path(__file__).resolve().parents[1] / "assets" / "model"
 """The model that ships with the code."""
@@ -111,6 +111,7 @@ def load(
     backbone = parts["backbone"]
     if backbone.vocabulary is None or backbone.vocabulary.name not in POLICIES:
         raise CheckpointError(f"{folder / 'backbone'} has no known vocabulary layout; known: {', '.join(POLICIES)}")
+    _require_layout(folder / "backbone", backbone.vocabulary)
     try:
         tokenizers = _tokenizers(parts)
         network = _network(backbone, device, dtype)
@@ -167,6 +168,21 @@ def _network(part: Checkpoint, device: torch.device | str | None, dtype: torch.d
         {name: value.to(device=device, dtype=dtype) for name, value in part.tensors.items()}, assign=True
     )
     return model
+
+
+def _require_layout(place: Path, stored: Vocabulary) -> None:
+    """CheckpointError unless every id of a stored layout, specials included, is where the code of its name puts it."""
+    try:
+        if stored.name == "published":
+            expected = published(text_len=stored.image.start)
+        else:
+            sizes = {"image_codes": len(stored.image), "speech_codes": len(stored.speech)}
+            expected = embedded(text_size=len(stored.text), **sizes)
+        expected.require_equal(stored)
+    except VocabularyError as error:
+        raise CheckpointError(
+            f"{place}: the stored vocabulary is no {stored.name} layout ({error}); fetch the model again"
+        ) from error
 
 
 def _require_match(part: Checkpoint, vocabulary: Vocabulary, tokenizers: Tokenizers) -> None:

@@ -139,7 +139,8 @@ def _embedded(name: str, conditions: tuple[Modality, ...], targets: tuple[Modali
         before, after = _MADE[modality]
         segments += [*marks(*before), Content(modality=modality, is_target=True), *marks(*after)]
     lengths: dict[str, int] = {modality: _EMBEDDED_LENGTHS[modality] for modality in targets}
-    return Task(name=name, segments=tuple(segments), lengths=lengths, dropped=(TEXT,) if TEXT in conditions else conditions)
+    dropped = (TEXT,) if TEXT in conditions else conditions
+    return Task(name=name, segments=tuple(segments), lengths=lengths, dropped=dropped)
 
 
 EMBEDDED_TASKS: Mapping[str, Task] = MappingProxyType(

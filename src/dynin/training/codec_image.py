@@ -119,7 +119,7 @@ def _store(
 ) -> None:
     """Write everything that a continued run needs, whole or not at all."""
     drawn = generator.get_state().numpy().tobytes().hex()
-    state.save(path, step, tokenizer, None, optimizer, {"config": asdict(config), "generator": drawn})
+    state.save(path, step, tokenizer, None, [optimizer], {"config": asdict(config), "generator": drawn})
 
 
 def _restore(
@@ -135,6 +135,6 @@ def _restore(
         return 0
     if notes["config"] != asdict(config):
         raise CheckpointError(f"{path} belongs to a training with other settings; use its settings or another folder")
-    step = state.load(path, tokenizer, None, optimizer)
+    step = state.load(path, tokenizer, None, [optimizer])
     generator.set_state(torch.tensor(list(bytes.fromhex(notes["generator"])), dtype=torch.uint8))
     return step

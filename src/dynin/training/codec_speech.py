@@ -187,7 +187,7 @@ def train_speech_codec(
     trained = nn.ModuleDict({"codec": codec, "head": head})
     weights = list(trained.parameters())
     optimizer = torch.optim.AdamW(weights, lr=config.peak_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay)
-    step = state.load(folder / "state", trained, None, optimizer)
+    step = state.load(folder / "state", trained, None, [optimizer])
     rng = np.random.default_rng([seed, step])
     batches = speech_batches(corpus, codec, config.batch_size, rng)
     sums: dict[str, float] = {}
@@ -208,7 +208,7 @@ def train_speech_codec(
             sums = {}
         if step % config.save_every == 0 or step == config.num_steps:
             write_speech_codec(folder, codec)
-            state.save(folder / "state", step, trained, None, optimizer)
+            state.save(folder / "state", step, trained, None, [optimizer])
             rng = np.random.default_rng([seed, step])
             batches = speech_batches(corpus, codec, config.batch_size, rng)
     codec.eval()

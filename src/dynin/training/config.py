@@ -14,11 +14,16 @@ from dynin.training.objective import ObjectiveConfig
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimizerConfig:
-    """AdamW with linear warm-up and a cosine to `final_fraction` of the peak."""
+    """Rates rise during the warm-up, stay level, and fall to `final_fraction` of the peak at the end."""
 
-    learning_rate: float = 1e-3
-    warmup_steps: int = 200
-    final_fraction: float = 0.05
+    learning_rate: float = 2e-3
+    """Peak rate of AdamW."""
+    matrix_rate: float = 2e-3
+    """Peak rate of Muon, on the matrices inside the blocks; 0 leaves them to AdamW."""
+    warmup_steps: int = 100
+    decay_share: float = 0.5
+    """Share of all steps, the last ones, during which rates fall."""
+    final_fraction: float = 0.02
     weight_decay: float = 0.05
     beta2: float = 0.98
     max_grad_norm: float = 1.0
@@ -36,12 +41,18 @@ class TrainConfig:
     tasks: Mapping[str, float]
     """How often each task is drawn; weights need not sum to one."""
     seed: int = 0
-    batches_per_step: int = 4
-    """Batches of one task each whose gradients are added up in a step."""
-    tokens_per_batch: int = 1536
-    """Positions in a batch; the number of rows follows from the task's length."""
+    rows_per_step: int = 128
+    """Rows of a step, their tasks drawn by weight."""
+    tokens_per_batch: int = 1024
+    """Positions that pass through the network at once, padding included; a step adds up its batches."""
+    dtype: str = "float32"
+    """Of matrix products: "float32" or "bfloat16"; weights, sums and norms stay in float32 either way."""
+    compile: bool = False
+    """Compile the blocks with `torch.compile`; needs a C++ compiler, and some seconds for each length of rows."""
     init: str = ""
     """A model folder to start from: its weights and tokenizers, a fresh optimizer. Empty starts from random weights."""
+    tokenizers: str = ""
+    """A model folder whose tokenizers are taken while the weights are new; empty takes the codecs named below."""
     speech_shard: str = ""
     """Pre-tokenized speech (see `dynin data speech`); needed by tasks that hear or speak."""
     image_tokenizer: Path = Path("runs/codecs/image")
@@ -61,6 +72,8 @@ class TrainConfig:
         unknown = sorted(set(self.tasks) - set(EMBEDDED_TASKS))
         if unknown or not self.tasks:
             raise ConfigError(f"setting 'tasks' names {unknown or 'nothing'}; known tasks: {', '.join(EMBEDDED_TASKS)}")
-        for name in ("steps", "batches_per_step", "tokens_per_batch", "log_every", "save_every"):
+        for name in ("steps", "rows_per_step", "tokens_per_batch", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"setting {name!r} is {getattr(self, name)}; expected at least 1")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ConfigError(f"setting 'dtype' is {self.dtype!r}; expected float32 or bfloat16")

@@ -37,6 +37,8 @@ from dynin.vocabulary import EMBEDDED
 
 CORPUS_EXAMPLES = 3000
 """Examples of each task whose text the text tokenizer learns its merges from."""
+MOST_SHAPES = 64
+"""Shapes of batches that the blocks are compiled for."""
 TEXT_TASKS = ("t2t", "i2t", "v2t", "t2i", "i2i", "t2v", "i2v", "v2v", "v2i", "s2t")
 
 
@@ -63,8 +65,8 @@ def tokenizers_of(config: TrainConfig) -> Tokenizers:
     Raises:
         CheckpointError: If one is missing or damaged.
     """
-    if config.init:
-        return load(config.init).tokenizers
+    if config.init or config.tokenizers:
+        return load(config.init or config.tokenizers).tokenizers
     image = SmallImageTokenizer.load(config.image_tokenizer)
     return Tokenizers(
         text=text_tokenizer(config.output / config.name, EmojiWorld(config.seed)),
@@ -91,7 +93,8 @@ def run(
             tasks=EMBEDDED_TASKS,
             image=tokenizers.image,
         ),
-        tokens_per_batch=config.tokens_per_batch,
+        weights={task: weight for task, weight in config.tasks.items() if weight > 0},
+        rows_per_step=config.rows_per_step,
         curriculum_steps=config.curriculum_steps,
         drop_prob=config.drop_prob,
         seed=config.seed,
@@ -101,8 +104,17 @@ def run(
     initialise(model, torch.Generator(device=device).manual_seed(config.seed))
     if config.init:
         _start_from(model, config.init)
+    if config.compile:
+        compile_blocks(model)
     average = loop.train(model, Objective(EMBEDDED, config.objective), mixture, config, report=report)
     return model, average
+
+
+def compile_blocks(model: Transformer) -> None:
+    """Compile the blocks in place, once for each shape of a batch; names of weights stay as they are."""
+    torch._dynamo.config.recompile_limit = MOST_SHAPES
+    for block in model.blocks:
+        block.compile(dynamic=False)
 
 
 def _start_from(model: Transformer, init: str) -> None:

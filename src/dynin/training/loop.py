@@ -1,35 +1,39 @@
 """Step, add up, clip, average, log, save; handed an objective and a source of rows.
 
-Enters: a network, rows by task, settings. Leaves: trained weights and a log. Does not know diffusion, tasks or media.
+Enters: a network, rows by step, settings. Leaves: trained weights and a log. Does not know diffusion, tasks or media.
 """
 
 import json
-import random
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Rows
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
+from torch import nn
 
 from dynin.model.transformer import Transformer
+from dynin.sequence.batch import Batch, pack
 from dynin.sequence.layout import Sequence
 from dynin.training import optim, state
 from dynin.training.config import TrainConfig
-from dynin.training.objective import Objective, mean_by_task
+from dynin.training.objective import Objective, Tally, add_tallies
 
 Figures = Mapping[str, int | float]
 """What is reported: step, steps, rates, and loss and accuracy by task."""
+STEPS_AHEAD = 3
+"""Steps whose rows are made while the network is at work."""
 
 
 @runtime_checkable
 class RowSource(Protocol):
-    """Where training rows come from; equal arguments give equal rows, so a run resumes without remembering any."""
+    """Where training rows come from; equal steps give equal rows, so a run resumes without remembering any."""
 
-    def rows(self, task: str, *, step: int, batch: int) -> Rows[Sequence]:
-        """A batch of rows of one task."""
+    def rows(self, step: int) -> Rows[Sequence]:
+        """The rows of one step, of any tasks and lengths."""
         ...
 
 
@@ -47,58 +51,89 @@ def train(
         report: Called every `log_every` steps with figures: step, steps, loss and accuracy by task, seconds left.
 
     Raises:
-        FloatingPointError: If a loss is not finite; the message names step and task.
+        FloatingPointError: If a loss is not finite; the message names step and tasks.
     """
     folder = config.output / config.name
-    optimizer = optim.build(model, config.optimizer)
+    optimizers = optim.build(model, config.optimizer)
     average = optim.Average(model, config.optimizer.average_decay)
-    first = state.load(folder / "state", model, average, optimizer)
-    device = next(model.parameters()).device
-    figures: dict[str, list[float]] = defaultdict(list)
+    first = state.load(folder / "state", model, average, optimizers)
+    tallies: dict[str, Tally] = defaultdict(Tally)
     started, tokens = time.monotonic(), 0
-    for step in range(first, config.steps):
-        learning_rate = optim.rate(step, config.steps, config.optimizer)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
-        for batch, task in enumerate(_draw_tasks(config, step)):
-            generator = torch.Generator(device=device).manual_seed(config.seed + 7919 * step + batch)
-            rows = source.rows(task, step=step, batch=batch)
-            loss = objective(model, rows, generator=generator)
-            if not bool(torch.isfinite(loss.total)):
-                raise FloatingPointError(
-                    f"the loss of task {task} at step {step} is not finite; lower the learning rate"
-                )
-            (loss.total / config.batches_per_step).backward()
-            tokens += sum(len(row.ids) for row in rows)
-            figures[f"loss/{task}"].append(loss.cross_entropy)
-            figures[f"accuracy/{task}"].append(loss.accuracy)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    for step, batches in _batches(source, first, objective.vocabulary["pad"], config):
+        share = optim.share_of_peak(step, config.steps, config.optimizer)
+        optim.set_rates(optimizers, share)
+        add_tallies(tallies, _gradients(model, objective, batches, step, config))
+        nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.max_grad_norm)
+        for optimizer in optimizers:
+            optimizer.step()
+        model.zero_grad(set_to_none=True)
         average.update(model, step)
+        tokens += sum(int(batch.attend.sum()) for batch in batches)
         done = step + 1
         if done % config.log_every == 0 or done == config.steps:
             seconds = time.monotonic() - started
             entry = {
                 "step": done,
                 "steps": config.steps,
-                "learning_rate": learning_rate,
+                "learning_rate": share * config.optimizer.learning_rate,
                 "tokens_per_s": tokens / seconds,
                 "seconds_left": seconds / (done - first) * (config.steps - done),
-                **mean_by_task(figures),
+                **_figures(tallies),
             }
             _append(folder / "log.jsonl", entry)
             report(entry)
-            figures.clear()
+            tallies.clear()
         if done % config.save_every == 0 or done == config.steps:
-            state.save(folder / "state", done, model, average, optimizer)
+            state.save(folder / "state", done, model, average, optimizers)
     return average
 
 
-def _draw_tasks(config: TrainConfig, step: int) -> Iterator[str]:
-    """The tasks of a step's batches, drawn by weight."""
-    draw = random.Random(config.seed * 1_000_003 + step)
-    yield from draw.choices(list(config.tasks), weights=list(config.tasks.values()), k=config.batches_per_step)
+def _batches(source: RowSource, first: int, pad_id: int, config: TrainConfig) -> Iterator[tuple[int, list[Batch]]]:
+    """The packed batches of every step from `first` on; those of later steps are made in the background."""
+
+    def make(step: int) -> list[Batch]:
+        return pack(source.rows(step), pad_id=pad_id, tokens_per_batch=config.tokens_per_batch)
+
+    with ThreadPoolExecutor(max_workers=1) as worker:
+        ahead = deque(worker.submit(make, step) for step in range(first, min(first + STEPS_AHEAD, config.steps)))
+        for step in range(first, config.steps):
+            batches = ahead.popleft().result()
+            if step + STEPS_AHEAD < config.steps:
+                ahead.append(worker.submit(make, step + STEPS_AHEAD))
+            yield step, batches
+
+
+def _gradients(
+    model: Transformer, objective: Objective, batches: Rows[Batch], step: int, config: TrainConfig
+) -> dict[str, Tally]:
+    """Leave the gradients of the step's mean loss in the network; figures by task.
+
+    Weights are only known once places are hidden, so sums are differentiated and divided at the end.
+    """
+    device = next(model.parameters()).device
+    tallies: dict[str, Tally] = defaultdict(Tally)
+    weight = 0.0
+    for index, batch in enumerate(batches):
+        generator = torch.Generator(device=device).manual_seed(config.seed + 7919 * step + index)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.dtype == "bfloat16"):
+            loss = objective(model, batch.to(device), generator=generator)
+        if not bool(torch.isfinite(loss.total)):
+            tasks = ", ".join(sorted(set(batch.tasks)))
+            raise FloatingPointError(f"the loss of task {tasks} at step {step} is not finite; lower the learning rate")
+        loss.total.backward()
+        weight += loss.weight
+        add_tallies(tallies, loss.tallies)
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            parameter.grad /= weight
+    return tallies
+
+
+def _figures(tallies: Mapping[str, Tally]) -> dict[str, float]:
+    """Loss and accuracy of every task that was met."""
+    met = {task: tally for task, tally in sorted(tallies.items()) if tally.count}
+    losses = {f"loss/{task}": tally.entropy / tally.count for task, tally in met.items()}
+    return losses | {f"accuracy/{task}": tally.right / tally.count for task, tally in met.items()}
 
 
 def _append(path: Path, entry: Figures) -> None:

@@ -1,11 +1,11 @@
 """Rows to a loss: corrupt the targets, run the network, compare at the hidden positions.
 
-Enters: assembled rows with their true targets. Leaves: a scalar loss and figures per modality. This is the only
+Enters: batches of rows with their true targets. Leaves: a scalar loss and figures per task. This is the only
 training file that knows diffusion; it does not know optimizers, files or where rows come from.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 
@@ -16,8 +16,7 @@ from torch import Tensor
 from dynin.diffusion.corrupt import exact_count, replace_at_random, stratified_times
 from dynin.diffusion.loss import AllowedIds, cross_entropy
 from dynin.model.transformer import Transformer
-from dynin.sequence.batch import MODALITIES, Batch, stack
-from dynin.sequence.layout import Sequence
+from dynin.sequence.batch import MODALITIES, Batch
 from dynin.types import Modality
 from dynin.vocabulary import Vocabulary
 
@@ -37,6 +36,17 @@ class ObjectiveConfig:
     """Weight of visible positions against hidden ones."""
     filler_weight: float = 0.05
     """Weight of EOS after the first end token; the first one always weighs 1."""
+    balance: float = 0.0
+    """A row of n targets weighs n ** -balance at each: 0 treats all positions alike, 1 all rows."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Tally:
+    """Sums over hidden positions, filler left out."""
+
+    entropy: float = 0.0
+    right: int = 0
+    count: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,9 +54,11 @@ class Loss:
     """The loss of one batch and what it was made of."""
 
     total: Float[Tensor, ""]
-    cross_entropy: float
-    accuracy: float
-    """Share of hidden positions whose most probable id is right, filler left out."""
+    """Sum of weighted cross-entropies."""
+    weight: float
+    """Sum of the weights; batches of a step are added up before they are divided."""
+    tallies: Mapping[str, Tally]
+    """By task."""
 
 
 class Objective:
@@ -64,14 +76,15 @@ class Objective:
             for modality in MODALITIES
         }
 
-    def __call__(self, model: Transformer, rows: Rows[Sequence], *, generator: torch.Generator) -> Loss:
-        """The loss of a batch of rows whose targets are known."""
-        device = next(model.parameters()).device
-        batch = stack(rows, pad_id=self.vocabulary["pad"]).to(device)
+    def __call__(self, model: Transformer, batch: Batch, *, generator: torch.Generator) -> Loss:
+        """The loss of a batch whose targets are known, on the network's device."""
+        device = batch.ids.device
         xt, is_hidden, is_visible = self._corrupt(batch, generator)
         hidden = model.hidden(xt, batch.attend)
-        weights = self._weights(batch, is_hidden, is_visible)
-        total, weight, entropy, right, count = (hidden.new_zeros(()) for _ in range(5))
+        weights, is_filler = self._weights(batch, is_hidden, is_visible)
+        total = hidden.new_zeros(())
+        entropy = torch.zeros(batch.ids.shape, device=device)
+        right = torch.zeros_like(batch.is_target)
         for index, modality in enumerate(MODALITIES):
             at = (weights > 0) & (batch.kind == index)
             if not bool(at.any()):
@@ -81,14 +94,10 @@ class Objective:
             logits = model.head(hidden[at], allowed.ids)
             losses = cross_entropy(logits, places)
             total = total + (losses * weights[at]).sum()
-            weight = weight + weights[at].sum()
-            with torch.no_grad():
-                counted = is_hidden[at] & (weights[at] == 1)
-                entropy += losses[counted].sum()
-                right += (logits.argmax(dim=-1) == places)[counted].sum()
-                count += counted.sum()
-        count = count.clamp(min=1)
-        return Loss(total=total / weight, cross_entropy=float(entropy / count), accuracy=float(right / count))
+            entropy[at] = losses.detach()
+            right[at] = logits.argmax(dim=-1) == places
+        counted = is_hidden & ~is_filler
+        return Loss(total=total, weight=float(weights.sum()), tallies=_tally(batch.tasks, counted, entropy, right))
 
     def _corrupt(
         self, batch: Batch, generator: torch.Generator
@@ -121,14 +130,35 @@ class Objective:
 
     def _weights(
         self, batch: Batch, is_hidden: Bool[Tensor, "B S"], is_visible: Bool[Tensor, "B S"]
-    ) -> Float[Tensor, "B S"]:
+    ) -> tuple[Float[Tensor, "B S"], Bool[Tensor, "B S"]]:
+        """The weight of every position, and which targets are filler after an end token."""
         weights = is_hidden.float() + self.config.correction_weight * is_visible.float()
+        if self.config.balance:
+            weights = weights * batch.is_target.sum(dim=1, keepdim=True).clamp(min=1) ** -self.config.balance
         is_eos = (batch.ids == self.vocabulary["eos"]) & batch.is_target
         is_end = is_eos | ((batch.ids == self.vocabulary["eoa"]) & batch.is_target)
         is_filler = is_eos & (is_end.cumsum(dim=1) > 1)
-        return torch.where(is_filler, weights * self.config.filler_weight, weights)
+        return torch.where(is_filler, weights * self.config.filler_weight, weights), is_filler
 
 
-def mean_by_task(figures: Mapping[str, list[float]]) -> dict[str, float]:
-    """Means of lists, leaving out empty ones."""
-    return {name: sum(values) / len(values) for name, values in figures.items() if values}
+def _tally(
+    tasks: Rows[str], counted: Bool[Tensor, "B S"], entropy: Float[Tensor, "B S"], right: Bool[Tensor, "B S"]
+) -> dict[str, Tally]:
+    """Sums over the counted positions of each task's rows."""
+    sums = torch.stack([(entropy * counted).sum(1), (right & counted).sum(1).float(), counted.sum(1).float()], dim=1)
+    tallies: dict[str, Tally] = {}
+    for task, (row_entropy, row_right, row_count) in zip(tasks, sums.tolist(), strict=False):
+        tally = tallies.setdefault(task, Tally())
+        tally.entropy += row_entropy
+        tally.right += int(row_right)
+        tally.count += int(row_count)
+    return tallies
+
+
+def add_tallies(to: MutableMapping[str, Tally], more: Mapping[str, Tally]) -> None:
+    """Add the sums of every task."""
+    for task, tally in more.items():
+        whole = to.setdefault(task, Tally())
+        whole.entropy += tally.entropy
+        whole.right += tally.right
+        whole.count += tally.count

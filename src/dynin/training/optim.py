@@ -1,34 +1,66 @@
-"""AdamW, its learning rate over time, and a running average of the weights.
+"""Muon for the matrices inside the blocks, AdamW for the rest; rates over time; a running average of the weights.
 
-Enters: a network and an `OptimizerConfig`. Leaves: an optimizer, rates and averaged weights. Does not know losses.
+Enters: a network and an `OptimizerConfig`. Leaves: optimizers, rates and averaged weights. Does not know losses.
 """
 
-import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from dynin.training.config import OptimizerConfig
 
 
-def build(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW over all parameters; vectors (norms) and embeddings are not decayed."""
+def build(model: nn.Module, config: OptimizerConfig) -> Sequence[Optimizer]:
+    """The optimizers of a network; every group keeps its highest rate under "peak".
+
+    Matrices of the blocks turn their momentum into its nearest orthogonal matrix (Muon), scaled to the size of AdamW's
+    steps. Tables (embedding and output) and vectors follow AdamW; vectors and the embedding are not decayed.
+
+    Source:
+        Liu et al., arXiv:2502.16982 (Muon with AdamW's size of steps).
+    """
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    is_plain = {name: parameter.ndim < 2 or "embed" in name for name, parameter in named}
+    matrices = [p for name, p in named if config.matrix_rate and name.startswith("blocks.") and p.ndim == 2]
+    taken = {id(parameter) for parameter in matrices}
+    rest = [(name, parameter) for name, parameter in named if id(parameter) not in taken]
+    is_plain = {name: parameter.ndim < 2 or "embed" in name for name, parameter in rest}
     groups = [
-        {"params": [p for name, p in named if not is_plain[name]], "weight_decay": config.weight_decay},
-        {"params": [p for name, p in named if is_plain[name]], "weight_decay": 0.0},
+        {"params": [p for name, p in rest if not is_plain[name]], "weight_decay": config.weight_decay},
+        {"params": [p for name, p in rest if is_plain[name]], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, config.beta2), fused=True)
+    optimizers: list[Optimizer] = [
+        torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, config.beta2), fused=True)
+    ]
+    if matrices:
+        optimizers.append(
+            torch.optim.Muon(
+                matrices, lr=config.matrix_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+            )
+        )
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak"] = group["lr"]
+    return optimizers
 
 
-def rate(step: int, steps: int, config: OptimizerConfig) -> float:
-    """The learning rate at a step: linear warm-up, then a cosine from the peak to its final fraction."""
+def set_rates(optimizers: Sequence[Optimizer], share: float) -> None:
+    """Every rate to this share of its peak."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * share
+
+
+def share_of_peak(step: int, steps: int, config: OptimizerConfig) -> float:
+    """The share of the peak rates at a step: linear warm-up, level, then a linear fall to the final fraction."""
     if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    progress = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
-    share = config.final_fraction + (1 - config.final_fraction) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-    return config.learning_rate * share
+        return (step + 1) / config.warmup_steps
+    first = max(config.warmup_steps, int(steps * (1 - config.decay_share)))
+    if step < first:
+        return 1.0
+    progress = min(1.0, (step - first) / max(1, steps - first))
+    return 1 - (1 - config.final_fraction) * progress
 
 
 class Average:

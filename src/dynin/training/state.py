@@ -7,7 +7,7 @@ from (seed, step), so the position is all there is to remember of them. Does not
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ def save(
     step: int,
     model: nn.Module,
     average: Average | None,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     notes: Mapping[str, Any] | None = None,
 ) -> None:
     """Replace the state in `folder` as a whole: a run killed at any moment leaves the old state or the new one.
@@ -39,7 +39,7 @@ def save(
     fresh.mkdir(parents=True)
     tensors = {
         "model": {name: value.contiguous() for name, value in model.state_dict().items()},
-        "optimizer": _flatten(optimizer),
+        "optimizer": _flatten(optimizers),
     }
     if average is not None:
         tensors["average"] = average.tensors
@@ -56,7 +56,7 @@ def save(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def load(folder: Path, model: nn.Module, average: Average | None, optimizer: torch.optim.Optimizer) -> int:
+def load(folder: Path, model: nn.Module, average: Average | None, optimizers: Sequence[torch.optim.Optimizer]) -> int:
     """Restore a run; returns the step it stands at, 0 where there is nothing to resume.
 
     Raises:
@@ -71,7 +71,7 @@ def load(folder: Path, model: nn.Module, average: Average | None, optimizer: tor
         model.load_state_dict(parts["model"])
         if average is not None:
             average.tensors = {name: value.to(average.tensors[name].device) for name, value in parts["average"].items()}
-        _unflatten(optimizer, parts["optimizer"])
+        _unflatten(optimizers, parts["optimizer"])
     except (OSError, SafetensorError, json.JSONDecodeError, KeyError, RuntimeError) as error:
         raise CheckpointError(
             f"the state in {folder} cannot be resumed ({type(error).__name__}: {error}); "
@@ -100,16 +100,22 @@ def _is_there(folder: Path) -> bool:
     return folder.exists()
 
 
-def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{key}": value.contiguous() for index, entry in state.items() for key, value in entry.items()}
+def _flatten(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    return {
+        f"{number}.{index}.{key}": torch.as_tensor(value).contiguous()
+        for number, optimizer in enumerate(optimizers)
+        for index, entry in optimizer.state_dict()["state"].items()
+        for key, value in entry.items()
+    }
 
 
-def _unflatten(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    state = optimizer.state_dict()
-    entries: dict[int, dict[str, Tensor]] = {}
+def _unflatten(optimizers: Sequence[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
+    """Put the values back; rates and other settings stay those that the optimizers were built with."""
+    entries: dict[tuple[int, int], dict[str, Tensor]] = {}
     for name, value in tensors.items():
-        index, key = name.split(".", 1)
-        entries.setdefault(int(index), {})[key] = value
-    state["state"] = entries
-    optimizer.load_state_dict(state)
+        number, index, key = name.split(".", 2)
+        entries.setdefault((int(number), int(index)), {})[key] = value
+    for place, optimizer in enumerate(optimizers):
+        state = optimizer.state_dict()
+        state["state"] = {index: entry for (owner, index), entry in entries.items() if owner == place}
+        optimizer.load_state_dict(state)

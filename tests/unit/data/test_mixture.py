@@ -8,7 +8,7 @@ import torch
 
 from dynin import testing
 from dynin.data.emoji_world.world import EmojiWorld
-from dynin.data.mixture import ROW_LENGTHS, Mixture
+from dynin.data.mixture import Mixture
 from dynin.data.rows import RowMaker
 from dynin.data.utterances import Utterances
 from dynin.errors import ConfigError
@@ -45,7 +45,8 @@ def mixture(**changes: object) -> Mixture:
         "world": EmojiWorld(0),
         "early_world": EmojiWorld(0, max_things=1),
         "maker": maker,
-        "tokens_per_batch": 200,
+        "weights": {"t2i": 1.0},
+        "rows_per_step": 4,
         "curriculum_steps": 0,
         "drop_prob": 0.0,
         "seed": 1,
@@ -54,17 +55,23 @@ def mixture(**changes: object) -> Mixture:
     return Mixture(**{**settings, **changes})
 
 
-def test_every_task_has_a_typical_length():
-    assert set(ROW_LENGTHS) == set(EMBEDDED_TASKS)
+def test_a_step_has_rows_of_the_weighted_tasks_alone_and_repeats_itself():
+    source = mixture(weights={"t2i": 3.0, "t2t": 1.0}, rows_per_step=40)
+    first, again = source.rows(5), source.rows(5)
+    names = [row.task.name for row in first]
+    assert len(first) == 40
+    assert set(names) == {"t2i", "t2t"}
+    assert names.count("t2i") > names.count("t2t")
+    assert all(torch.equal(one.ids, other.ids) for one, other in zip(first, again, strict=True))
 
 
 @pytest.mark.parametrize("task", list(EMBEDDED_TASKS))
 def test_rows_repeat_themselves_and_differ_between_steps(task):
     source = mixture()
-    first, again = (source.rows(task, step=3, batch=1) for _ in range(2))
+    first, again = (source.rows_of(task, 3, step=3) for _ in range(2))
     assert all(torch.equal(one.ids, other.ids) for one, other in zip(first, again, strict=True))
     assert all(row.task.name == task for row in first)
-    later = [source.rows(task, step=step, batch=1) for step in range(4, 9)]
+    later = [source.rows_of(task, 3, step=step) for step in range(4, 9)]
     assert any(
         len(rows[0].ids) != len(first[0].ids) or not torch.equal(rows[0].ids, first[0].ids) for rows in later
     ) or (
@@ -73,17 +80,17 @@ def test_rows_repeat_themselves_and_differ_between_steps(task):
 
 
 def test_a_sum_is_answered_by_the_recording_of_its_answer():
-    row = mixture().rows("s2s", step=0, batch=0)[0]
+    row = mixture().rows_of("s2s", 1, step=0)[0]
     made = parse(TINY.vocabulary, row, row.ids)[Modality.SPEECH]
     assert made.values.tolist() == [4, 4, 4]
 
 
 def test_only_the_target_voice_is_learned_to_be_spoken():
     for step in range(20):
-        row = mixture().rows("t2s", step=step, batch=0)[0]
+        row = mixture().rows_of("t2s", 1, step=step)[0]
         assert parse(TINY.vocabulary, row, row.ids)[Modality.SPEECH].values[0].item() in (0, 2, 4)
 
 
 def test_speech_without_a_shard_is_refused():
     with pytest.raises(ConfigError, match="speech_shard"):
-        mixture(utterances=None).rows("s2t", step=0, batch=0)
+        mixture(utterances=None).rows_of("s2t", 1, step=0)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dynin.data.emoji_world.world import EmojiWorld
-from dynin.data.mixture import ROW_LENGTHS, Mixture
+from dynin.data.mixture import Mixture
 from dynin.data.rows import RowMaker, cut_to_block
 from dynin.data.utterances import Utterances
 from dynin.errors import ConfigError, MediaError, RequestError
@@ -51,7 +51,8 @@ def mixture(maker, utterances) -> Mixture:
         world=EmojiWorld(0),
         early_world=EmojiWorld(0, max_things=1),
         maker=maker,
-        tokens_per_batch=300,
+        weights={"t2i": 1.0},
+        rows_per_step=4,
         curriculum_steps=2,
         drop_prob=0.1,
         seed=0,
@@ -61,14 +62,14 @@ def mixture(maker, utterances) -> Mixture:
 
 @pytest.mark.parametrize("task", sorted(EMBEDDED_TASKS))
 def test_every_task_gives_rows_and_the_same_ones_again(mixture, task):
-    first, again = (mixture.rows(task, step=5, batch=1) for _ in range(2))
-    assert len(first) == max(1, 300 // ROW_LENGTHS[task])
+    first, again = (mixture.rows_of(task, 4, step=5) for _ in range(2))
+    assert len(first) == 4
     for one, other in zip(first, again, strict=True):
         assert one.task.name == task
         assert bool(one.is_target.any())
         assert torch.equal(one.ids, other.ids)
         assert not bool((one.ids == EMBEDDED["mask"]).any())
-    other = mixture.rows(task, step=6, batch=1)
+    other = mixture.rows_of(task, 4, step=6)
     assert any(not torch.equal(one.ids, two.ids) for one, two in zip(first, other, strict=True))
 
 
@@ -116,18 +117,18 @@ def test_a_picture_row_is_never_cut(maker):
 def test_speech_that_is_read_aloud_is_the_target_voice(mixture, utterances):
     targets = {tuple(utterances.codes(index).tolist()) for index in range(0, len(utterances.texts), 2)}
     for step in range(5):
-        for row in mixture.rows("t2s", step=step, batch=0):
+        for row in mixture.rows_of("t2s", 4, step=step):
             if int(row.is_target.sum()) and row.ids[-1] == EMBEDDED["eos"]:
                 assert tuple(parse(EMBEDDED, row, row.ids)[SPEECH].values.tolist()) in targets
 
 
 def test_speech_without_a_shard_says_how_to_make_one(maker):
     silent = Mixture(
-        world=EmojiWorld(0), early_world=EmojiWorld(0), maker=maker, tokens_per_batch=300,
-        curriculum_steps=0, drop_prob=0.0, seed=0,
+        world=EmojiWorld(0), early_world=EmojiWorld(0), maker=maker, weights={"s2t": 1.0},
+        rows_per_step=1, curriculum_steps=0, drop_prob=0.0, seed=0,
     )  # fmt: skip
     with pytest.raises(ConfigError, match="speech_shard"):
-        silent.rows("s2t", step=0, batch=0)
+        silent.rows_of("s2t", 1, step=0)
 
 
 def test_a_shard_is_sorted_by_what_its_sentences_tell(utterances):

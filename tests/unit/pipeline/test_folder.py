@@ -9,7 +9,7 @@ import dynin
 from dynin import checkpoint, testing
 from dynin.errors import CheckpointError
 from dynin.pipeline import folder as folders
-from dynin.vocabulary import embedded
+from dynin.vocabulary import PUBLISHED, embedded
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,31 @@ def test_a_layout_that_fits_neither_network_nor_tokenizers_is_refused(tmp_path, 
     backbone = replace(parts["backbone"], vocabulary=layout)
     checkpoint.save_model(tmp_path / "wrong", {**parts, "backbone": backbone})
     with pytest.raises(CheckpointError, match=words):
+        dynin.load(tmp_path / "wrong")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"soi": 306, "eoi": 305}, "differ in 'special soi': embedded has 305, embedded has 306"),
+        ({"t2j": 340}, "differ in 'special t2j': embedded has none, embedded has 340"),
+    ],
+)
+def test_a_special_id_at_another_place_is_refused_and_named(tmp_path, change, words):
+    parts = checkpoint.load_model(testing.tiny_model(tmp_path / "model"))
+    layout = parts["backbone"].vocabulary
+    backbone = replace(parts["backbone"], vocabulary=replace(layout, special={**layout.special, **change}))
+    checkpoint.save_model(tmp_path / "wrong", {**parts, "backbone": backbone})
+    with pytest.raises(CheckpointError, match=words):
+        dynin.load(tmp_path / "wrong")
+
+
+def test_a_published_layout_whose_specials_were_exchanged_is_refused(tmp_path):
+    parts = checkpoint.load_model(testing.tiny_model(tmp_path / "model"))
+    special = {**PUBLISHED.special, "soi": PUBLISHED["eoi"], "eoi": PUBLISHED["soi"]}
+    backbone = replace(parts["backbone"], vocabulary=replace(PUBLISHED, special=special))
+    checkpoint.save_model(tmp_path / "wrong", {**parts, "backbone": backbone})
+    with pytest.raises(CheckpointError, match="no published layout .*special soi"):
         dynin.load(tmp_path / "wrong")
 
 

@@ -26,7 +26,7 @@ def start(tmp_path_factory):
 
 def settings(start, output) -> TrainConfig:
     return TrainConfig(
-        name="run", steps=2, tasks={"t2i": 1.0}, batches_per_step=1, tokens_per_batch=40, init=str(start), output=output
+        name="run", steps=2, tasks={"t2i": 1.0}, rows_per_step=2, tokens_per_batch=80, init=str(start), output=output
     )
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 from dynin.errors import CheckpointError, ConfigError
 from dynin.model.config import ModelConfig
 from dynin.model.transformer import Transformer, initialise
+from dynin.sequence.batch import pack
 from dynin.sequence.layout import Assembler
 from dynin.sequence.task import EMBEDDED_TASKS
 from dynin.training import loop, optim, state
@@ -27,12 +29,12 @@ from dynin.vocabulary import EMBEDDED
 class Copies:
     """Rows whose picture is told by one word."""
 
-    def rows(self, task, *, step, batch):
+    def rows(self, step):
         assembler = Assembler(vocabulary=EMBEDDED, encode_text=lambda text: list(text.encode()))
-        values = [(step * 7 + batch + index) % 4 for index in range(8)]
+        values = [(step * 7 + index) % 4 for index in range(8)]
         return [
             assembler.assemble(
-                EMBEDDED_TASKS[task], {Modality.TEXT: "abcd"[value]}, {Modality.IMAGE: torch.full((16,), value)}
+                EMBEDDED_TASKS["t2i"], {Modality.TEXT: "abcd"[value]}, {Modality.IMAGE: torch.full((16,), value)}
             )
             for value in values
         ]
@@ -43,7 +45,7 @@ def settings(folder: Path, steps: int) -> TrainConfig:
         name="run",
         steps=steps,
         tasks={"t2i": 1.0},
-        batches_per_step=2,
+        tokens_per_batch=200,
         output=folder,
         log_every=5,
         save_every=5,
@@ -116,9 +118,9 @@ def test_a_run_killed_while_saving_keeps_a_whole_state(tmp_path):
         from dynin.training.config import OptimizerConfig
         from tests.unit.training.test_loop import small_model
         model = small_model()
-        optimizer, average = optim.build(model, OptimizerConfig()), optim.Average(model, 0.9)
+        optimizers, average = optim.build(model, OptimizerConfig()), optim.Average(model, 0.9)
         for step in range(1, 10**9):
-            state.save(Path(sys.argv[1]), step, model, average, optimizer)
+            state.save(Path(sys.argv[1]), step, model, average, optimizers)
             print(step, flush=True)
         """
     )
@@ -134,18 +136,59 @@ def test_a_run_killed_while_saving_keeps_a_whole_state(tmp_path):
             time.sleep(0.003 * (moment + 1))
             process.send_signal(signal.SIGKILL)
         model = small_model()
-        optimizer, average = optim.build(model, OptimizerConfig()), optim.Average(model, 0.9)
-        assert state.load(folder, model, average, optimizer) >= 3
+        optimizers, average = optim.build(model, OptimizerConfig()), optim.Average(model, 0.9)
+        assert state.load(folder, model, average, optimizers) >= 3
 
 
-def test_rates_rise_then_fall():
-    config = OptimizerConfig(learning_rate=1.0, warmup_steps=10, final_fraction=0.1)
-    rates = [optim.rate(step, 100, config) for step in range(101)]
-    assert rates[0] == pytest.approx(0.1)
-    assert rates[10] == pytest.approx(1.0)
-    assert rates[100] == pytest.approx(0.1)
-    assert rates[:10] == sorted(rates[:10])
-    assert rates[10:] == sorted(rates[10:], reverse=True)
+def test_rates_rise_stay_and_fall():
+    config = OptimizerConfig(warmup_steps=10, decay_share=0.5, final_fraction=0.1)
+    shares = [optim.share_of_peak(step, 100, config) for step in range(101)]
+    assert shares[0] == pytest.approx(0.1)
+    assert shares[:10] == sorted(shares[:10])
+    assert shares[10:50] == [1.0] * 40
+    assert shares[50:] == sorted(shares[50:], reverse=True)
+    assert shares[100] == pytest.approx(0.1)
+
+
+def test_matrices_of_the_blocks_follow_muon_and_nothing_else_does():
+    model = small_model()
+    tables, matrices = optim.build(model, OptimizerConfig(learning_rate=1e-3, matrix_rate=2e-3))
+    taken = {id(parameter) for group in matrices.param_groups for parameter in group["params"]}
+    named = dict(model.named_parameters())
+    assert {name for name, value in named.items() if id(value) in taken} == {
+        name for name, value in named.items() if name.startswith("blocks.") and value.ndim == 2
+    }
+    optim.set_rates([tables, matrices], 0.5)
+    assert [group["lr"] for group in matrices.param_groups] == [1e-3]
+    assert len(optim.build(model, OptimizerConfig(matrix_rate=0.0))) == 1
+
+
+def test_a_run_in_bfloat16_learns_and_keeps_its_weights_in_float32(tmp_path):
+    model = small_model()
+    config = replace(settings(tmp_path, 20), dtype="bfloat16")
+    loop.train(model, Objective(EMBEDDED, ObjectiveConfig()), Copies(), config, report=lambda entry: None)
+    losses = [json.loads(line)["loss/t2i"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert losses[-1] < 0.7 * losses[0]
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_the_size_of_batches_does_not_change_a_step(tmp_path):
+    """Sums are divided by the weight of the whole step: one batch and several give the same gradients."""
+    source, objective = Copies(), Objective(EMBEDDED, ObjectiveConfig(correction_prob=0.0))
+    objective._corrupt = lambda batch, generator: (  # the same places whatever the batch
+        torch.where(batch.is_target, EMBEDDED["mask"], batch.ids),
+        batch.is_target,
+        torch.zeros_like(batch.is_target),
+    )
+    gradients = []
+    for tokens in (64, 4096):
+        model = small_model()
+        batches = pack(source.rows(0), pad_id=EMBEDDED["pad"], tokens_per_batch=tokens)
+        loop._gradients(model, objective, batches, 0, settings(tmp_path, 1))
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    assert len(batches) == 1
+    for name, value in gradients[0].items():
+        assert torch.allclose(value, gradients[1][name], atol=1e-6), name
 
 
 def test_an_unknown_task_is_named():

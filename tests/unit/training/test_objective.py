@@ -63,8 +63,8 @@ def naive(model, objective):
 
 def test_the_loss_equals_a_plain_loop_over_hidden_positions(model):
     objective = Objective(EMBEDDED, PLAIN)
-    loss = objective(model, rows(), generator=generator())
-    assert torch.allclose(loss.total, naive(model, objective), atol=1e-5)
+    loss = objective(model, stack(rows(), pad_id=EMBEDDED["pad"]), generator=generator())
+    assert torch.allclose(loss.total / loss.weight, naive(model, objective), atol=1e-5)
 
 
 def test_gradients_equal_those_of_the_plain_loop(model):
@@ -72,7 +72,8 @@ def test_gradients_equal_those_of_the_plain_loop(model):
     naive(model, objective).backward()
     expected = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     model.zero_grad()
-    objective(model, rows(), generator=generator()).total.backward()
+    loss = objective(model, stack(rows(), pad_id=EMBEDDED["pad"]), generator=generator())
+    (loss.total / loss.weight).backward()
     for name, parameter in model.named_parameters():
         assert torch.allclose(parameter.grad, expected[name], atol=1e-6), name
 
@@ -103,6 +104,29 @@ def test_replaced_codes_stay_inside_their_modality_and_end_tokens_are_kept():
 
 
 def test_visible_codes_count_only_where_the_row_was_chosen_for_correction(model):
-    without = Objective(EMBEDDED, PLAIN)(model, rows(), generator=generator()).total
-    corrected = Objective(EMBEDDED, ObjectiveConfig(correction_prob=1.0))(model, rows(), generator=generator()).total
+    batch = stack(rows(), pad_id=EMBEDDED["pad"])
+    without = Objective(EMBEDDED, PLAIN)(model, batch, generator=generator()).total
+    corrected = Objective(EMBEDDED, ObjectiveConfig(correction_prob=1.0))(model, batch, generator=generator()).total
     assert not torch.allclose(without, corrected)
+
+
+def test_balance_one_lets_all_rows_weigh_alike(model):
+    """Where everything is hidden, each row's weights sum to one, however many targets it has."""
+    objective = Objective(EMBEDDED, ObjectiveConfig(correction_prob=0.0, filler_weight=1.0, balance=1.0))
+    batch = stack(rows(), pad_id=EMBEDDED["pad"])
+    weights, _ = objective._weights(batch, batch.is_target, torch.zeros_like(batch.is_target))
+    assert torch.allclose(weights.sum(dim=1), torch.ones(3))
+
+
+def test_rows_of_padding_add_nothing(model):
+    objective = Objective(EMBEDDED, PLAIN)
+    objective._corrupt = lambda batch, generator: (
+        torch.where(batch.is_target, EMBEDDED["mask"], batch.ids),
+        batch.is_target,
+        torch.zeros_like(batch.is_target),
+    )
+    plain = objective(model, stack(rows(), pad_id=EMBEDDED["pad"]), generator=generator())
+    padded = objective(model, stack(rows(), pad_id=EMBEDDED["pad"], num_columns=80, num_rows=6), generator=generator())
+    assert torch.allclose(plain.total, padded.total, rtol=1e-5)
+    assert plain.weight == pytest.approx(padded.weight)
+    assert plain.tallies.keys() == padded.tallies.keys() == {"t2i", "i2t", "t2s"}
