@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 import dynin
@@ -123,6 +124,28 @@ def test_a_stretch_of_a_sound_is_redone_and_the_rest_is_bit_for_bit(here, home, 
     assert (before[:first] == after[:first]).all()
     assert (before[last:] == after[last:]).all()
     assert (before != after).any()
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("name", "subtype"),
+    [("a.wav", "PCM_16"), ("a.wav", "PCM_24"), ("a.wav", "FLOAT"), ("a.flac", "PCM_16"), ("a.flac", "PCM_24")],
+)
+@pytest.mark.parametrize("num_channels", [1, 2])
+def test_channels_and_depth_of_a_redone_sound_stay_and_the_rest_is_bit_for_bit(
+    here, home, capsys, name, subtype, num_channels
+):
+    loud = 0.5 * np.random.default_rng(0).standard_normal((22050, num_channels)).clip(-1, 1)
+    soundfile.write(name, loud, 22050, subtype)
+    output = f"b{Path(name).suffix}"
+    assert run(["a dog", "--audio", name, "--redo", "0.4s-0.6s", "--output", output], home) == 0
+    assert soundfile.info(output).subtype == subtype
+    before, after = (soundfile.read(path, dtype="float64", always_2d=True)[0] for path in (name, output))
+    first, last = int(0.379 * 22050), int(0.621 * 22050)
+    assert before.shape == after.shape == (22050, num_channels)
+    assert (before[:first] == after[:first]).all()
+    assert (before[last:] == after[last:]).all()
+    assert (before[first:last] != after[first:last]).any(axis=0).all()
     capsys.readouterr()
 
 

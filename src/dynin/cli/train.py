@@ -29,12 +29,17 @@ def train(
     from dynin import __version__
     from dynin import config as configs
     from dynin.cli import device as devices
-    from dynin.training import embedded
+    from dynin.training import embedded, parallel
     from dynin.training.config import TrainConfig
 
     run = configs.load(config, TrainConfig, settings or [])
     if not export_only:
+        parallel.join()
         embedded.run(run, device=devices.resolve(device), report=_report)
+        is_first = parallel.rank() == 0
+        parallel.leave()
+        if not is_first:
+            return
     folder = export or run.output / run.name / "model"
     facts = {"code": f"dynin {__version__}", "data": "Emoji World, train", "steps": run.steps, "tasks": dict(run.tasks)}
     embedded.export(run, folder, facts)

@@ -1,17 +1,18 @@
 """Sound files to samples and back.
 
 Enters: WAV, FLAC, MP3 or OGG as a file or bytes; sounds to write, resample or splice. Leaves: `Audio`, mono float32 in
-[-1, 1] at the file's own rate (two channels are averaged); files. 16-bit samples are `sample * 32768` and survive the
-way there and back exactly. Does not know codes, models, or which rate a tokenizer wants.
+[-1, 1] at the file's own rate (two channels are averaged, and kept beside their mean); files. Samples of 16 or 24 bits
+and of 32-bit floats survive the way there and back exactly. Does not know codes, models, or which rate a tokenizer
+wants.
 """
 
 import io
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -42,7 +43,17 @@ class AudioLimits:
 LIMITS = AudioLimits()
 WRITE_SUFFIXES = {".wav": "WAV", ".flac": "FLAC", ".mp3": "MP3", ".ogg": "OGG"}
 
-_SUBTYPES = {"WAV": "PCM_16", "FLAC": "PCM_16", "MP3": "MPEG_LAYER_III", "OGG": "VORBIS"}
+Depth = Literal["16", "24", "float"]
+"""How finely a file without loss holds a sample: integers of so many bits, or 32-bit floats."""
+
+_DEPTHS: dict[str, Depth] = {"PCM_24": "24", "PCM_32": "24", "FLOAT": "float", "DOUBLE": "float"}
+"""The depth of a file's samples by libsndfile's name; all others fit into 16 bits or have lost more already."""
+_SUBTYPES: dict[str, dict[Depth, str]] = {
+    "WAV": {"16": "PCM_16", "24": "PCM_24", "float": "FLOAT"},
+    "FLAC": {"16": "PCM_16", "24": "PCM_24", "float": "PCM_24"},
+    "MP3": {"16": "MPEG_LAYER_III", "24": "MPEG_LAYER_III", "float": "MPEG_LAYER_III"},
+    "OGG": {"16": "VORBIS", "24": "VORBIS", "float": "VORBIS"},
+}
 _MP3_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _BLOCK_SAMPLES = 1 << 16
 _MP3_FRAME_SAMPLES = 1152
@@ -50,12 +61,16 @@ _MP3_FRAME_SAMPLES = 1152
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Audio:
-    """A mono sound."""
+    """A mono sound; beside it the channels of the file it came from, if there were two."""
 
     samples: Float[Tensor, " T"]
     """Float32 in [-1, 1]."""
     rate_hz: int
     """Samples per second."""
+    channels: Float[Tensor, "C T"] | None = None
+    """What `samples` is the mean of; None where there was one channel. Written in its place."""
+    depth: Depth = "16"
+    """How finely the samples are written as WAV or FLAC."""
 
     def __post_init__(self) -> None:
         """MediaError for a shape or rate that is no mono sound."""
@@ -114,8 +129,11 @@ def _decode_stream(stream: io.BufferedIOBase, name: str) -> Audio:
             samples = _read_blocks(sound, name)
             if len(samples) < sound.frames - (_MP3_FRAME_SAMPLES // 4 if kind == "MP3" else 0):
                 raise _cut_short(name, kind)
-            rate_hz = int(sound.samplerate)
-    return Audio(samples=torch.from_numpy(_checked_samples(samples, name)), rate_hz=rate_hz)
+            rate_hz, depth = int(sound.samplerate), _DEPTHS.get(sound.subtype, "16")
+    channels = torch.from_numpy(_checked_samples(samples, name).T.copy())
+    if len(channels) == 1:
+        return Audio(samples=channels[0], rate_hz=rate_hz, depth=depth)
+    return Audio(samples=channels.mean(dim=0), rate_hz=rate_hz, channels=channels, depth=depth)
 
 
 def _cut_short(name: str, kind: str) -> MediaError:
@@ -146,7 +164,7 @@ def _too_long(name: str, received: str) -> MediaError:
 
 
 def _read_blocks(sound: Any, name: str) -> np.ndarray:
-    """All samples, averaged to one channel; stops at the limit even where the header promised less."""
+    """All samples, time by channel; stops at the limit even where the header promised less."""
     budget = int(LIMITS.max_s * sound.samplerate)
     blocks = []
     num_samples = 0
@@ -157,7 +175,7 @@ def _read_blocks(sound: Any, name: str) -> np.ndarray:
             raise _too_long(name, f"more than {LIMITS.max_s:.0f} seconds of sound")
         if len(block) == 0:
             break
-        blocks.append(block.mean(axis=1) if block.shape[1] > 1 else block[:, 0])
+        blocks.append(block)
     if num_samples == 0:
         raise MediaError(f"{name}: holds no samples, expected a sound; record or save it again")
     return np.concatenate(blocks)
@@ -188,9 +206,9 @@ def require_sound(audio: Audio, name: str = "the sound") -> Audio:
 
 
 def write(path: str | os.PathLike[str], audio: Audio) -> None:
-    """Write a sound as WAV or FLAC (16-bit, without loss), MP3 or OGG (Vorbis), by suffix; whole or not at all.
+    """Write a sound as WAV or FLAC (without loss), MP3 or OGG (Vorbis), by suffix; whole or not at all.
 
-    Samples outside [-1, 1] are clipped.
+    Samples outside [-1, 1] are clipped. FLAC holds integers only, so floats are rounded to 24 bits there.
 
     Raises:
         MediaError: If the suffix is none of these, a sample is not finite, there is no sample, the format does not
@@ -209,10 +227,11 @@ def write(path: str | os.PathLike[str], audio: Audio) -> None:
         )
     if audio.samples.shape[0] == 0:
         raise MediaError(f"{path}: the sound to write holds no samples, expected at least one; check how it was made")
-    levels = to_levels(audio.samples)
+    subtype = _SUBTYPES[kind][audio.depth]
+    levels = _frames(audio, subtype)
     soundfile = files.import_optional("soundfile")
     encoded = io.BytesIO()
-    form = {"format": kind, "subtype": _SUBTYPES[kind], "samplerate": audio.rate_hz, "channels": 1}
+    form = {"format": kind, "subtype": subtype, "samplerate": audio.rate_hz, "channels": levels.shape[1]}
     with soundfile.SoundFile(encoded, "w", **form) as sound:
         for start in range(0, len(levels), _BLOCK_SAMPLES):  # the Vorbis encoder overflows its stack on long blocks
             sound.write(levels[start : start + _BLOCK_SAMPLES])
@@ -220,10 +239,27 @@ def write(path: str | os.PathLike[str], audio: Audio) -> None:
         temporary.write_bytes(encoded.getvalue())
 
 
-def to_levels(samples: Float[Tensor, " T"]) -> np.ndarray:
-    """Samples in [-1, 1] to int16, clipped; MediaError if one is not finite."""
+def _frames(audio: Audio, subtype: str) -> np.ndarray:
+    """What a file holds, time by channel: floats, or integers that fill 32 bits from above, or 16-bit ones."""
+    values = audio.samples[None] if audio.channels is None else audio.channels
+    if subtype == "FLOAT":
+        _require_finite(values)
+        return values.detach().float().clamp(-1, 1).cpu().numpy().T
+    if subtype == "PCM_24":
+        _require_finite(values)
+        levels = (values.detach().double() * 2**23).round().clamp(-(2**23), 2**23 - 1)
+        return (levels.to(torch.int32) * 256).cpu().numpy().T
+    return np.stack([to_levels(row) for row in values], axis=1)
+
+
+def _require_finite(samples: Tensor) -> None:
     if not bool(torch.isfinite(samples).all()):
         raise MediaError("the sound holds samples that are not finite, expected values in [-1, 1]; check its source")
+
+
+def to_levels(samples: Float[Tensor, " T"]) -> np.ndarray:
+    """Samples in [-1, 1] to int16, clipped; MediaError if one is not finite."""
+    _require_finite(samples)
     levels = (samples.detach().float() * 32768).round().clamp(-32768, 32767)
     return levels.to(torch.int16).cpu().numpy()
 
@@ -252,8 +288,8 @@ def splice(original: Audio, replacement: Audio, start_s: float, stop_s: float, m
     """Put a stretch of `replacement` into `original`; both run on the same clock, from 0 s.
 
     From `start_s` to `stop_s` the result is `replacement`, farther than the margin it is `original`, both bit for bit;
-    in the margins the two are cross-faded linearly. The length stays that of `original`; a margin is cut short where
-    either sound ends.
+    in the margins the two are cross-faded linearly. Length, depth and channels stay those of `original`, whose channels
+    all get the same stretch; a margin is cut short where either sound ends.
 
     Raises:
         MediaError: If the rates differ, the stretch is empty or not within both sounds, or the margin is negative.
@@ -272,11 +308,14 @@ def splice(original: Audio, replacement: Audio, start_s: float, stop_s: float, m
             f"{num_common / original.rate_hz:.3f} s that both sounds last and a margin of 0 or more; correct it"
         )
     first, last = max(0, start - margin), min(num_common, stop + margin)
-    old = original.samples[first:last]
+    whole = original.samples[None] if original.channels is None else original.channels
+    old = whole[:, first:last]
     new = replacement.samples[first:last].to(old.dtype)
     at = torch.arange(first, last, dtype=torch.float32)
     outside = torch.maximum(start - at, at - (stop - 1)).clamp(min=0)
     weight = (1 - outside / (margin + 1)).to(old.device)
-    samples = original.samples.clone()
-    samples[first:last] = torch.where(weight == 1, new, old + weight * (new - old))
-    return Audio(samples=samples, rate_hz=original.rate_hz)
+    spliced = whole.clone()
+    spliced[:, first:last] = torch.where(weight == 1, new, old + weight * (new - old))
+    if original.channels is None:
+        return replace(original, samples=spliced[0])
+    return replace(original, samples=spliced.mean(dim=0), channels=spliced)

@@ -5,6 +5,7 @@ loop's arithmetic or how a checkpoint is laid out.
 """
 
 import itertools
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from dynin.data.emoji_world.world import EmojiWorld
 from dynin.data.mixture import Mixture
 from dynin.data.rows import RowMaker
 from dynin.data.utterances import Utterances
-from dynin.errors import CheckpointError
+from dynin.errors import CheckpointError, ConfigError
 from dynin.model.config import EMBEDDED as EMBEDDED_MODEL
 from dynin.model.transformer import Transformer, initialise
 from dynin.pipeline.dynin import Dynin
@@ -37,6 +38,7 @@ from dynin.vocabulary import EMBEDDED
 
 CORPUS_EXAMPLES = 3000
 """Examples of each task whose text the text tokenizer learns its merges from."""
+COMPILERS = ("c++", "g++", "clang++", "cl")
 MOST_SHAPES = 64
 """Shapes of batches that the blocks are compiled for."""
 TEXT_TASKS = ("t2t", "i2t", "v2t", "t2i", "i2i", "t2v", "i2v", "v2v", "v2i", "s2t")
@@ -111,7 +113,16 @@ def run(
 
 
 def compile_blocks(model: Transformer) -> None:
-    """Compile the blocks in place, once for each shape of a batch; names of weights stay as they are."""
+    """Compile the blocks in place, once for each shape of a batch; names of weights stay as they are.
+
+    Raises:
+        ConfigError: If no C++ compiler is there.
+    """
+    if not any(shutil.which(name) for name in COMPILERS):
+        raise ConfigError(
+            f"setting 'compile' is true, but none of the compilers {', '.join(COMPILERS)} was found; install one, or "
+            "give --set compile=false"
+        )
     torch._dynamo.config.recompile_limit = MOST_SHAPES
     for block in model.blocks:
         block.compile(dynamic=False)

@@ -18,7 +18,7 @@ from torch import nn
 from dynin.model.transformer import Transformer
 from dynin.sequence.batch import Batch, pack
 from dynin.sequence.layout import Sequence
-from dynin.training import optim, state
+from dynin.training import optim, parallel, state
 from dynin.training.config import TrainConfig
 from dynin.training.objective import Objective, Tally, add_tallies
 
@@ -45,7 +45,7 @@ def train(
     *,
     report: Callable[[Figures], None],
 ) -> optim.Average:
-    """Run or resume a training; returns the averaged weights.
+    """Run or resume a training; returns the averaged weights. See `parallel` for several processes.
 
     Args:
         report: Called every `log_every` steps with figures: step, steps, loss and accuracy by task, seconds left.
@@ -72,18 +72,22 @@ def train(
         done = step + 1
         if done % config.log_every == 0 or done == config.steps:
             seconds = time.monotonic() - started
+            whole: dict[str, Tally] = defaultdict(Tally)
+            for part in parallel.gather(dict(tallies)):
+                add_tallies(whole, part)
+            tallies.clear()
             entry = {
                 "step": done,
                 "steps": config.steps,
                 "learning_rate": share * config.optimizer.learning_rate,
                 "tokens_per_s": tokens / seconds,
                 "seconds_left": seconds / (done - first) * (config.steps - done),
-                **_figures(tallies),
+                **_figures(whole),
             }
-            _append(folder / "log.jsonl", entry)
-            report(entry)
-            tallies.clear()
-        if done % config.save_every == 0 or done == config.steps:
+            if parallel.rank() == 0:
+                _append(folder / "log.jsonl", entry)
+                report(entry)
+        if parallel.rank() == 0 and (done % config.save_every == 0 or done == config.steps):
             state.save(folder / "state", done, model, average, optimizers)
     return average
 
@@ -113,7 +117,7 @@ def _gradients(
     device = next(model.parameters()).device
     tallies: dict[str, Tally] = defaultdict(Tally)
     weight = 0.0
-    for index, batch in enumerate(batches):
+    for index, batch in parallel.share(batches):
         generator = torch.Generator(device=device).manual_seed(config.seed + 7919 * step + index)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.dtype == "bfloat16"):
             loss = objective(model, batch.to(device), generator=generator)
@@ -123,9 +127,14 @@ def _gradients(
         loss.total.backward()
         weight += loss.weight
         add_tallies(tallies, loss.tallies)
+    total = torch.tensor([weight], device=device)
     for parameter in model.parameters():
-        if parameter.grad is not None:
-            parameter.grad /= weight
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    parallel.add_up([*gradients, total])
+    for gradient in gradients:
+        gradient.div_(total)
     return tallies
 
 

@@ -1,9 +1,17 @@
 """A run put together: it starts from a model folder alone, and what it exports is a model."""
 
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from dynin.errors import CheckpointError
+from dynin.errors import CheckpointError, ConfigError
 from dynin.model.config import EMBEDDED as EMBEDDED_MODEL
 from dynin.model.transformer import Transformer, initialise
 from dynin.pipeline.dynin import Dynin
@@ -51,3 +59,35 @@ def test_a_start_that_is_no_model_is_named(tmp_path):
 def test_exporting_a_run_that_saved_nothing_says_so(start, tmp_path):
     with pytest.raises(CheckpointError, match="cannot read the weights"):
         embedded.export(settings(start, tmp_path), tmp_path / "model", {})
+
+
+@pytest.mark.skipif(not any(map(shutil.which, embedded.COMPILERS)), reason="needs a C++ compiler")
+def test_compiled_blocks_learn_the_same_and_keep_their_names(start, tmp_path):
+    """A process of its own, without the test run's checks of shapes, which would be compiled too."""
+    plain, _ = embedded.run(settings(start, tmp_path / "a"), device=torch.device("cpu"), report=lambda figures: None)
+    script = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+import torch
+from dynin.training import embedded
+from tests.unit.training.test_embedded import settings
+config = replace(settings(sys.argv[1], Path(sys.argv[2])), compile=True)
+embedded.run(config, device=torch.device("cpu"), report=lambda figures: None)
+"""
+    root = Path(__file__).parents[3]
+    environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
+    command = [sys.executable, "-c", script, str(start), str(tmp_path / "b")]
+    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    compiled = load_file(tmp_path / "b" / "run" / "state" / "model.safetensors")
+    assert compiled.keys() == plain.state_dict().keys()
+    for name, value in plain.state_dict().items():
+        assert torch.allclose(value, compiled[name], atol=1e-3), name
+
+
+def test_without_a_compiler_compiling_is_refused(start, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    config = replace(settings(start, tmp_path), compile=True)
+    with pytest.raises(ConfigError, match="compile=false"):
+        embedded.run(config, device=torch.device("cpu"), report=lambda figures: None)
