@@ -1,6 +1,6 @@
 """Every error a user can meet: what was received, what was expected, what to do.
 
-Enters: nothing. Leaves: six exception classes. Does not know: anything else of the package.
+Enters: nothing. Leaves: seven exception classes. Does not know: anything else of the package.
 """
 
 
@@ -26,3 +26,7 @@ class CheckpointError(DyninError, ValueError):
 
 class RequestError(DyninError, ValueError):
     """What was asked for cannot be done: ambiguous, out of limits, or not supported by this model."""
+
+
+class TrainingError(DyninError, ArithmeticError):
+    """A training cannot go on: its loss is no longer a number."""

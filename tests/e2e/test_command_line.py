@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
 import time
@@ -147,6 +148,43 @@ def test_channels_and_depth_of_a_redone_sound_stay_and_the_rest_is_bit_for_bit(
     assert (before[last:] == after[last:]).all()
     assert (before[first:last] != after[first:last]).any(axis=0).all()
     capsys.readouterr()
+
+
+def test_what_cannot_stay_bit_for_bit_is_not_redone(here, home, capsys):
+    Image.new("RGBA", (64, 64), (10, 20, 30, 128)).save("see-through.png")
+    assert run(["a dog", "--image", "see-through.png", "--redo", "0,0,32,32", "--output", "b.png"], home) == 2
+    assert "transparent" in capsys.readouterr().err
+    Image.new("I;16", (64, 64), 1000).save("deep.png")
+    assert run(["a dog", "--image", "deep.png", "--redo", "0,0,32,32", "--output", "b.png"], home) == 2
+    assert "more than 8 bits" in capsys.readouterr().err
+    soundfile.write("deep.wav", np.full(16000, 0.3), 16000, "PCM_32")
+    assert run(["a dog", "--audio", "deep.wav", "--redo", "0.4s-0.6s", "--output", "b.wav"], home) == 2
+    assert "PCM_32" in capsys.readouterr().err
+    assert not list(here.glob("b.*"))
+
+
+def test_an_opaque_picture_with_an_alpha_channel_is_redone(here, home, capsys):
+    Image.new("RGBA", (64, 64), (10, 20, 30, 255)).save("opaque.png")
+    assert run(["a dog", "--image", "opaque.png", "--redo", "0,0,32,32", "--output", "b.png"], home) == 0
+    capsys.readouterr()
+
+
+def test_a_huge_picture_is_refused_before_anything_slow_is_imported(tmp_path):
+    chunk = struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0)
+    data = b"IHDR" + chunk
+    header = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + data + struct.pack(">I", zlib.crc32(data))
+    (tmp_path / "huge.png").write_bytes(header + bytes(1000))
+    script = (
+        "import sys; from dynin.cli.app import main\n"
+        "status = main(['generate', 'what?', '--image', 'huge.png'])\n"
+        "print(status, 'torch' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["2", "False"]
+    assert "20000 x 20000 pixels" in done.stderr
 
 
 def test_words_of_a_text_are_redone_and_the_rest_stays(here, home, capsys):

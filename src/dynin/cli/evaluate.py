@@ -54,11 +54,8 @@ def evaluate(
     if suite != "emoji-world" and (steps, guidance, remask) != (None, None, "policy"):
         raise RequestError(f"{suite} decodes by itself; leave --steps, --guidance and --remask out")
     require_place(output)
-    loaded = load(model, device=devices.resolve(device))
     if suite != "emoji-world":
-        scored = {name: _aside(suite, name, loaded, seed, limit) for name in task or _rows(suite)}
-        report.write(output, scored, {"title": suite, "seed": seed, "limit": limit})
-        typer.echo(report.table(scored))
+        _score_aside(suite, task, load(model, device=devices.resolve(device)), seed=seed, limit=limit, output=output)
         return
     wanted = runner.Wanted(
         seed=seed,
@@ -68,6 +65,8 @@ def evaluate(
         guidance=guidance,
         remask=remask,  # type: ignore[arg-type]
     )
+    runner.require_tools(wanted.rows)
+    loaded = load(model, device=devices.resolve(device))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -81,6 +80,21 @@ def evaluate(
                 console.print(f"{row}: {total} examples scored", highlight=False)
 
         scores = runner.evaluate(loaded, wanted, output, progress=show)
+    typer.echo(report.table(scores))
+    typer.echo(f"written to {output}")
+
+
+def _score_aside(suite: str, task: list[str] | None, model: "Dynin", *, seed: int, limit: int, output: Path) -> None:
+    """Score a suite beside the main one; the report is written after every figure, one line says how far it is."""
+    from dynin.evaluation import report
+
+    names = task or _rows(suite)
+    console = Console(stderr=True)
+    scores: dict[str, Score] = {}
+    for number, name in enumerate(names, start=1):
+        scores[name] = _aside(suite, name, model, seed, limit)
+        report.write(output, scores, {"title": suite, "seed": seed, "limit": limit})
+        console.print(f"{name}: {limit} examples scored, {number} of {len(names)} figures", highlight=False)
     typer.echo(report.table(scores))
     typer.echo(f"written to {output}")
 

@@ -46,16 +46,18 @@ class Done:
 
 def make_gallery(model: Dynin, folder: Path, *, seed: int, hero: Path | None) -> None:
     """Run every case, show a table, write the page; raises RequestError if the folder cannot be made."""
+    todo = list(cases({name: task.targets for name, task in model.tasks.items()}))
+    requests = [
+        Request.to_fulfil(case.given, "+".join(case.target), seed=seed, trace=True) for case in todo
+    ]  # made first: a wrong wish leaves no folder
     media = folder / "media"
     try:
         media.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RequestError(f"{media}: cannot be made ({error.strerror}); choose another folder") from error
     started = time.monotonic()
-    todo = list(cases({name: task.targets for name, task in model.tasks.items()}))
     done: list[Done] = []
-    for number, case in enumerate(todo, start=1):
-        request = Request.to_fulfil(case.given, "+".join(case.target), seed=seed, trace=True)
+    for number, (case, request) in enumerate(zip(todo, requests, strict=True), start=1):
         title = f"{number}/{len(todo)} {case.task}"
         with Watcher(title) as watcher:
             result = model.run(request, watcher)

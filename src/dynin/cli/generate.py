@@ -12,6 +12,7 @@ import typer
 
 from dynin.cli.place import require_place
 from dynin.errors import RequestError
+from dynin.media import limits
 
 if TYPE_CHECKING:
     from dynin.pipeline.result import Result
@@ -50,6 +51,8 @@ def generate(
 
     The task follows from what is given and from --to (or the suffix of --output).
     """
+    if image is not None:
+        limits.check_file(image)  # before anything that takes seconds to load
     to, place = _target(to, output, redo)
     if trace is not None:
         require_place(Path(trace))

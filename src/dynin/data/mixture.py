@@ -98,6 +98,8 @@ class Mixture:
     def _answer_aloud(self, generator: np.random.Generator) -> Example:
         """A spoken sum and its spoken answer; sums whose answer is not in the shard are drawn again."""
         answer = None
+        if not self._voiced.has_answered_sum:
+            raise ConfigError("the shard has no spoken sum whose answer it has too; make a larger one")
         while answer is None:
             index = self._voiced.draw(generator, "sum")
             answer = self._voiced.find_target(answer_of(self._voiced.texts[index]))

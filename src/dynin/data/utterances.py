@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int, UInt16
 from torch import Tensor
 
-from dynin.data.retelling import kind_of
+from dynin.data.retelling import answer_of, kind_of
 from dynin.errors import MediaError, RequestError
 
 TARGET_VOICE = "slt"
@@ -28,6 +28,8 @@ class Utterances:
     voices: Sequence[str]
     all_codes: UInt16[np.ndarray, " N"]
     offsets: Int[np.ndarray, " U1"]
+    fingerprint: str = ""
+    """Of the tokenizer that made the codes; empty where it is not known."""
     by_kind: Mapping[str, Int[np.ndarray, " K"]] = field(init=False)
     """Indices of all utterances ("") and of those that tell a picture, a video or a sum."""
     target_by_kind: Mapping[str, Int[np.ndarray, " K"]] = field(init=False)
@@ -51,6 +53,11 @@ class Utterances:
         targets = {kind: indices[is_target[indices]] for kind, indices in groups.items()}
         object.__setattr__(self, "target_by_kind", targets)
 
+    @property
+    def has_answered_sum(self) -> bool:
+        """Whether some spoken sum's answer is among the utterances, in the target voice."""
+        return any(self.find_target(answer_of(self.texts[index])) is not None for index in self.by_kind["sum"])
+
     @classmethod
     def read(cls, path: Path) -> "Utterances":
         """Read a shard; MediaError if the file is missing or no shard."""
@@ -61,6 +68,7 @@ class Utterances:
                     voices=parts["voice"].tolist(),
                     all_codes=parts["codes"].astype(np.uint16),
                     offsets=parts["offsets"],
+                    fingerprint=str(parts["fingerprint"]) if "fingerprint" in parts else "",
                 )
         except (OSError, KeyError, ValueError) as error:
             raise MediaError(f"{path} is no shard of spoken sentences; make one with `dynin data speech`") from error

@@ -10,6 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from torch import Tensor
+
+from dynin.config import suggest
 from dynin.data.emoji_world.voice import VOICE_TARGET, speak
 from dynin.data.emoji_world.world import EmojiWorld
 from dynin.data.example import Example
@@ -18,9 +21,11 @@ from dynin.errors import RequestError
 from dynin.evaluation import report
 from dynin.evaluation.report import Score
 from dynin.evaluation.suite import SUITE, Row
+from dynin.media.image import from_pil, to_pil
 from dynin.pipeline.dynin import Dynin
 from dynin.pipeline.request import Request
 from dynin.pipeline.result import Result
+from dynin.types import Modality
 
 Remask = Literal["policy", "none", "confidence", "verify"]
 RULES: Mapping[str, RemaskRule | None] = {
@@ -50,7 +55,7 @@ class Wanted:
         """Check the names and the limit."""
         unknown = sorted(set(self.rows) - set(SUITE))
         if unknown:
-            raise RequestError(f"no figure is called {', '.join(unknown)}; choose from {', '.join(SUITE)}")
+            raise RequestError(f"unknown figure {unknown[0]!r}{suggest(unknown[0], SUITE)}")
         if self.limit < 1:
             raise RequestError(f"limit is {self.limit}; give at least 1 example a task")
 
@@ -70,6 +75,7 @@ def evaluate(
         about: Facts to be kept with the scores.
         progress: Called with a row's name, how many of its examples are done, and how many there are.
     """
+    require_tools(wanted.rows)
     model = with_remask(model, wanted.remask)
     scores: dict[str, Score] = {}
     for name in wanted.rows:
@@ -79,11 +85,27 @@ def evaluate(
         for group in _groups(examples):
             pairs += zip(group, _fulfil(model, group, wanted, num_done=len(pairs)), strict=True)
             progress(name, len(pairs), len(examples))
-        scores[name] = row.judge(pairs)
+        score = row.judge(pairs)
+        beside = {**score.beside, **row.ceiling(pairs, partial(_retold, model))}
+        beside["forwards"] = sum(result.num_forwards for _, result in pairs) / len(pairs)
+        scores[name] = replace(score, beside=beside)
         if output is not None:
             settings = {name: getattr(wanted, name) for name in ("seed", "limit", "steps", "guidance", "remask")}
             report.write(output, scores, {**settings, **(about or {})})
     return scores
+
+
+def require_tools(rows: Sequence[str]) -> None:
+    """An error before anything is measured, if a program or package that one of the rows needs is missing."""
+    for name in rows:
+        SUITE[name].require_tools()
+
+
+def _retold(model: Dynin, picture: Tensor) -> Tensor:
+    """A picture through the model's tokenizer and an 8-bit file, as results are."""
+    codes = model.tokenizers.encode(Modality.IMAGE, picture)
+    made = model.tokenizers.decode(Modality.IMAGE, codes)  # type: ignore[arg-type]
+    return from_pil(to_pil(made))  # type: ignore[arg-type]
 
 
 def with_remask(model: Dynin, remask: Remask) -> Dynin:

@@ -14,6 +14,7 @@ import torch
 from dynin.data.emoji_world import caption, clip_caption, edit, problem, question, sentence
 from dynin.data.emoji_world.artwork import NAMES, NUM_OBJECTS
 from dynin.data.emoji_world.scene import Scene
+from dynin.data.emoji_world.voice import VOICE_TARGET, VOICES, find_program
 from dynin.data.example import Example
 from dynin.evaluation.metrics.picture import (
     picture_matches,
@@ -21,14 +22,17 @@ from dynin.evaluation.metrics.picture import (
     read_picture,
     reading_shows,
 )
-from dynin.evaluation.metrics.speech import recognise, shuffled_error_rate, word_error_rate
+from dynin.evaluation.metrics.speech import recognise, require_recogniser, shuffled_error_rate, word_error_rate
 from dynin.evaluation.metrics.video import video_matches
 from dynin.evaluation.report import Score, share
 from dynin.media.audio import Audio
 from dynin.media.image import from_pil
 from dynin.pipeline.result import Result
+from dynin.sequence.task import EMBEDDED_TASKS
 from dynin.types import Modality
 
+Retell = Callable[[torch.Tensor], torch.Tensor]
+"""A picture to codes and back, without a network in between."""
 Pairs = Sequence[tuple[Example, Result]]
 Judge = Callable[[Pairs], Score]
 
@@ -39,10 +43,20 @@ class Row:
 
     task: str
     judge: Judge
+    ceiling: Callable[[Pairs, Retell], Mapping[str, float]] = lambda pairs, retell: {}
+    """What the picture tokenizer alone makes of the same examples, to stand beside the score."""
     voice: str = ""
     """Who says what is heard; empty for the target voice."""
     is_wanted: Callable[[Example], bool] = lambda example: True
     """Which examples of the task count."""
+
+    def require_tools(self) -> None:
+        """An error that says how to install it, if a program or package that the row needs is missing."""
+        task = EMBEDDED_TASKS[self.task]
+        if Modality.SPEECH in (*task.conditions, *task.targets):
+            find_program(VOICES[self.voice or VOICE_TARGET])
+        if self.judge is _spoken:
+            require_recogniser()
 
 
 def _truth(example: Example, name: str) -> Any:
@@ -78,6 +92,15 @@ def _edited(pairs: Pairs) -> Score:
         outside += fidelity_outside(example, pixels)
     beside = {"psnr_outside_db": sum(outside) / max(1, len(outside))}
     return share("edit done, every thing in its place", right, beside)
+
+
+def _edited_ceiling(pairs: Pairs, retell: Retell) -> Mapping[str, float]:
+    outside: list[float] = []
+    for example, _ in pairs:
+        source = example.condition[Modality.IMAGE]
+        assert isinstance(source, torch.Tensor)
+        outside += fidelity_outside(example, retell(source))
+    return {"round_trip_psnr_db": sum(outside) / max(1, len(outside))}
 
 
 def fidelity_outside(example: Example, pixels: torch.Tensor) -> list[float]:
@@ -157,7 +180,11 @@ def _spoken(pairs: Pairs) -> Score:
     beside = {"other_sentence": shuffled_error_rate(references, heard).rate}
     sources = [example.target[Modality.SPEECH] for example, _ in pairs]
     if all(isinstance(source, Audio) for source in sources):
-        beside["source"] = word_error_rate(references, [_heard(source, grammar) for source in sources]).rate  # type: ignore[arg-type]
+        recorded = [_heard(source, grammar) for source in sources]  # type: ignore[arg-type]
+        opened = [_heard(source, None) for source in sources]  # type: ignore[arg-type]
+        beside["source"] = word_error_rate(references, recorded).rate
+        beside["source_other_sentence"] = shuffled_error_rate(references, recorded).rate
+        beside["source_open_model"] = word_error_rate(references, opened).rate
     beside["open_model"] = word_error_rate(references, [_heard(result.audio, None) for _, result in pairs]).rate
     return Score(metric="word error rate", score=errors.rate, ci95=errors.ci95, n=errors.num_sentences, beside=beside)
 
@@ -190,7 +217,7 @@ SUITE: Mapping[str, Row] = MappingProxyType(
         "i2t_questions": Row(task="i2t", judge=_answer, is_wanted=lambda example: not _is_description(example)),
         "v2t": Row(task="v2t", judge=_clip_text, is_wanted=_is_description),
         "v2t_questions": Row(task="v2t", judge=_answer, is_wanted=lambda example: not _is_description(example)),
-        "i2i": Row(task="i2i", judge=_edited),
+        "i2i": Row(task="i2i", judge=_edited, ceiling=_edited_ceiling),
         "t2v": Row(task="t2v", judge=_video),
         "t2t_thinking": Row(task="t2t", judge=_number, is_wanted=_is_thinking),
         "t2t": Row(task="t2t", judge=_number, is_wanted=lambda example: not _is_thinking(example)),

@@ -48,6 +48,7 @@ Depth = Literal["16", "24", "float"]
 
 _DEPTHS: dict[str, Depth] = {"PCM_24": "24", "PCM_32": "24", "FLOAT": "float", "DOUBLE": "float"}
 """The depth of a file's samples by libsndfile's name; all others fit into 16 bits or have lost more already."""
+_FINER = ("PCM_32", "DOUBLE")
 _SUBTYPES: dict[str, dict[Depth, str]] = {
     "WAV": {"16": "PCM_16", "24": "PCM_24", "float": "FLOAT"},
     "FLAC": {"16": "PCM_16", "24": "PCM_24", "float": "PCM_24"},
@@ -188,6 +189,22 @@ def _checked_samples(samples: np.ndarray, name: str) -> np.ndarray:
     if peak > LIMITS.max_abs:
         raise MediaError(f"{name}: samples reach {peak:.3g}, expected values in [-1, 1]; scale it down")
     return np.clip(samples, -1, 1)
+
+
+def check_exact(path: str | os.PathLike[str]) -> None:
+    """MediaError if a file holds samples more finely than float32 does, so that reading rounds them."""
+    with files.opened(path) as stream:
+        if containers.sniff(stream.read(containers.HEAD_BYTES)) not in ("WAV", "FLAC"):
+            return
+        stream.seek(0)
+        soundfile = files.import_optional("soundfile")
+        with files.decoding_untrusted(str(path), "a sound"), soundfile.SoundFile(stream) as sound:
+            subtype = str(sound.subtype)
+    if subtype in _FINER:
+        raise MediaError(
+            f"{path}: samples are stored as {subtype}, expected at most 24 bits or 32-bit floats, which can be kept "
+            "bit for bit; convert it first"
+        )
 
 
 def require_sound(audio: Audio, name: str = "the sound") -> Audio:

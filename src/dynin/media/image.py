@@ -10,7 +10,6 @@ CMYK become RGB; 16-bit greys are rounded to 8 bits, 16-bit colours lose their l
 
 import io
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +20,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from dynin.errors import MediaError
-from dynin.media import containers, files
+from dynin.media import files
+from dynin.media.limits import LIMITS, check_header, check_size
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImageLimits:
-    """What is refused before a decoder allocates anything."""
-
-    max_px: int = 1 << 24
-    """Largest width times height, about 16.8 million pixels."""
-    max_side_px: int = 8192
-    max_bytes: int = 64 << 20
-    max_aspect: int = 32
-    """Longest side over shortest side that `fit_square` accepts."""
-
-
-LIMITS = ImageLimits()
 WRITE_SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WebP"}
 
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
@@ -60,28 +46,36 @@ def decode(data: bytes, name: str = "<bytes>") -> Float[Tensor, "3 Y X"]:
     Raises:
         MediaError: If `data` is no picture in a known format, is damaged, or is over `LIMITS`.
     """
-    kind = containers.sniff(data[: containers.HEAD_BYTES])
-    if kind not in containers.PICTURES:
-        received = f"is {kind}" if kind else "is in no known format"
-        raise MediaError(
-            f"{name}: {received}, expected a picture as {', '.join(containers.PICTURES)}; convert it first"
-        )
-    with files.decoding_untrusted(name, f"a {kind} picture"):
-        check_size(*containers.picture_size(data, kind), name)
-        with Image.open(io.BytesIO(data), formats=[kind.upper()]) as picture:
-            check_size(*picture.size, name)
-            picture.load()
-            return from_pil(ImageOps.exif_transpose(picture))
+    kind = check_header(data, name)
+    with (
+        files.decoding_untrusted(name, f"a {kind} picture"),
+        Image.open(io.BytesIO(data), formats=[kind.upper()]) as picture,
+    ):
+        check_size(*picture.size, name)
+        picture.load()
+        return from_pil(ImageOps.exif_transpose(picture))
 
 
-def check_size(width: int, height: int, name: str) -> None:
-    """MediaError unless a picture of this size in pixels is within `LIMITS`."""
-    is_side_allowed = min(width, height) >= 1 and max(width, height) <= LIMITS.max_side_px
-    if not is_side_allowed or width * height > LIMITS.max_px:
-        raise MediaError(
-            f"{name}: {width} x {height} pixels, expected sides of 1 to {LIMITS.max_side_px} and at most "
-            f"{LIMITS.max_px / 1e6:.1f} million pixels; make it smaller"
-        )
+def check_plain(picture: Image.Image, name: str) -> None:
+    """MediaError unless `from_pil` keeps every level of a picture: 8 bits a channel and no transparency.
+
+    A part of a picture can only be replaced bit for bit where the rest is not changed by being read.
+    """
+    is_see_through = picture.has_transparency_data and picture.convert("RGBA").getchannel(3).getextrema() != (255, 255)
+    if is_see_through or picture.mode.startswith(("I", "F")):
+        received = "is transparent in places" if is_see_through else "has more than 8 bits a channel"
+        raise MediaError(f"{name}: {received}, expected an opaque picture of 8 bits a channel; flatten or convert it")
+
+
+def check_plain_file(path: str | os.PathLike[str]) -> None:
+    """The same of a file; MediaError also if it cannot be opened or is over the limits."""
+    data = files.read_bytes(path, LIMITS.max_bytes)
+    kind = check_header(data, str(path))
+    with (
+        files.decoding_untrusted(str(path), f"a {kind} picture"),
+        Image.open(io.BytesIO(data), formats=[kind.upper()]) as picture,
+    ):
+        check_plain(picture, str(path))
 
 
 def write(path: str | os.PathLike[str], pixels: Float[Tensor, "3 Y X"]) -> None:

@@ -25,7 +25,7 @@ from dynin.model.transformer import Transformer
 from dynin.pipeline.denoiser import TransformerDenoiser
 from dynin.pipeline.policies import POLICIES, adjust, for_redo, limit
 from dynin.pipeline.redo import Opened, Redo, parse_redo
-from dynin.pipeline.request import Request, Wishes, read_value
+from dynin.pipeline.request import Request, Wishes, check_correctable, read_value
 from dynin.pipeline.result import ENDED, HIDDEN, Result, Snapshot
 from dynin.pipeline.route import DEFAULT_QUESTIONS, choose
 from dynin.sequence.batch import MODALITIES, Batch, stack
@@ -128,6 +128,8 @@ class Dynin:
     def _prepare(self, request: Request) -> _Job:
         """Read, route, encode, lay out."""
         redo = parse_redo(request.redo) if isinstance(request.redo, str) else request.redo
+        if redo is not None:
+            check_correctable(redo, request)
         values = request.values(self.tokenizers.video.num_frames)
         original = None
         if redo is not None:

@@ -128,6 +128,18 @@ class Request:
         return given
 
 
+def check_correctable(redo: Redo, request: Request) -> None:
+    """MediaError if reading a picture or sound would change what is to stay bit for bit beside a corrected part."""
+    given = {Modality.IMAGE: request.image, Modality.SPEECH: request.audio}.get(redo.modality)
+    source = given if redo.source is None else redo.source
+    if redo.modality == Modality.IMAGE and isinstance(source, str | os.PathLike):
+        pictures.check_plain_file(source)
+    elif redo.modality == Modality.IMAGE and isinstance(source, Image):
+        pictures.check_plain(source, "the picture")
+    elif redo.modality == Modality.SPEECH and isinstance(source, str | os.PathLike):
+        sounds.check_exact(source)
+
+
 def read_value(modality: Modality, source: object) -> Value:
     """A file or value that is to be corrected, as a value."""
     if source is None:

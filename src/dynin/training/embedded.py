@@ -5,6 +5,7 @@ loop's arithmetic or how a checkpoint is laid out.
 """
 
 import itertools
+import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,12 +14,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from dynin.config import to_dict
 from dynin.data.emoji_world.clip import FRAME_RATE_HZ, NUM_FRAMES
 from dynin.data.emoji_world.world import EmojiWorld
 from dynin.data.mixture import Mixture
 from dynin.data.rows import RowMaker
 from dynin.data.utterances import Utterances
 from dynin.errors import CheckpointError, ConfigError
+from dynin.media.files import replace_whole
 from dynin.model.config import EMBEDDED as EMBEDDED_MODEL
 from dynin.model.transformer import Transformer, initialise
 from dynin.pipeline.dynin import Dynin
@@ -29,7 +32,7 @@ from dynin.tokenizers.bundle import Tokenizers
 from dynin.tokenizers.small.image import SmallImageTokenizer
 from dynin.tokenizers.text import ByteLevelText
 from dynin.tokenizers.video import VideoTokenizer
-from dynin.training import loop, optim
+from dynin.training import loop, optim, state
 from dynin.training.codec_speech import read_speech_codec
 from dynin.training.config import TrainConfig
 from dynin.training.loop import Figures
@@ -57,7 +60,9 @@ def text_tokenizer(folder: Path, world: EmojiWorld) -> ByteLevelText:
     path = folder / "tokenizer.json"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(ByteLevelText.train(corpus(world), size=len(EMBEDDED.text)).to_json(), encoding="utf-8")
+        with replace_whole(path) as temporary:
+            made = ByteLevelText.train(corpus(world), size=len(EMBEDDED.text)).to_json()
+            temporary.write_text(made, encoding="utf-8")
     return ByteLevelText.load(path)
 
 
@@ -87,6 +92,13 @@ def run(
         CheckpointError: If `init` names no model that fits.
     """
     tokenizers = tokenizers_of(config)
+    utterances = Utterances.read(Path(config.speech_shard)) if config.speech_shard else None
+    made_by = tokenizers.fingerprints()["speech"]
+    if utterances is not None and utterances.fingerprint not in ("", made_by):
+        raise CheckpointError(
+            f"the codes in {config.speech_shard} were made by another speech tokenizer than this run's; make the shard "
+            "anew with `dynin data speech --codec`"
+        )
     mixture = Mixture(
         world=EmojiWorld(config.seed),
         early_world=EmojiWorld(config.seed, max_things=1),
@@ -100,7 +112,7 @@ def run(
         curriculum_steps=config.curriculum_steps,
         drop_prob=config.drop_prob,
         seed=config.seed,
-        utterances=Utterances.read(Path(config.speech_shard)) if config.speech_shard else None,
+        utterances=utterances,
     )
     model = Transformer(EMBEDDED_MODEL).to(device)
     initialise(model, torch.Generator(device=device).manual_seed(config.seed))
@@ -142,15 +154,25 @@ def export(config: TrainConfig, folder: Path, provenance: Mapping[str, object]) 
 
     Args:
         folder: Must not exist, or be a model folder, which is replaced as a whole.
-        provenance: What the model card says: data, steps, hours, hardware, scores.
+        provenance: What the model card says beside steps, hours, hardware and settings.
 
     Raises:
         CheckpointError: If the run has saved no state yet, or a tokenizer is missing.
     """
-    path = config.output / config.name / "state" / "average.safetensors"
+    kept = config.output / config.name / "state"
     model = Transformer(EMBEDDED_MODEL)
-    load_weights(model, path)
-    save(folder, Dynin.assemble(model, tokenizers_of(config), EMBEDDED), provenance=provenance)
+    load_weights(model, kept / "average.safetensors")
+    notes = state.read_notes(kept)
+    facts = {
+        **provenance,
+        "steps": state.read_step(kept),
+        "rows in a step": config.rows_per_step,
+        "million positions trained on, padding left out": round(notes.get("tokens", 0) / 1e6, 1),
+        "hours": round(notes.get("seconds", 0.0) / 3600, 2),
+        "hardware": notes.get("hardware", "not recorded"),
+        "settings": json.loads(json.dumps(to_dict(config), default=str)),
+    }
+    save(folder, Dynin.assemble(model, tokenizers_of(config), EMBEDDED), provenance=facts)
 
 
 def load_weights(model: Transformer, path: Path) -> None:

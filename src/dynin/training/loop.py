@@ -15,6 +15,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import nn
 
+from dynin.errors import TrainingError
 from dynin.model.transformer import Transformer
 from dynin.sequence.batch import Batch, pack
 from dynin.sequence.layout import Sequence
@@ -51,12 +52,14 @@ def train(
         report: Called every `log_every` steps with figures: step, steps, loss and accuracy by task, seconds left.
 
     Raises:
-        FloatingPointError: If a loss is not finite; the message names step and tasks.
+        TrainingError: If a loss is not finite; the message names step and tasks.
     """
     folder = config.output / config.name
     optimizers = optim.build(model, config.optimizer)
     average = optim.Average(model, config.optimizer.average_decay)
     first = state.load(folder / "state", model, average, optimizers)
+    before = state.read_notes(folder / "state")
+    device = next(model.parameters()).device
     tallies: dict[str, Tally] = defaultdict(Tally)
     started, tokens = time.monotonic(), 0
     for step, batches in _batches(source, first, objective.vocabulary["pad"], config):
@@ -88,7 +91,13 @@ def train(
                 _append(folder / "log.jsonl", entry)
                 report(entry)
         if parallel.rank() == 0 and (done % config.save_every == 0 or done == config.steps):
-            state.save(folder / "state", done, model, average, optimizers)
+            seconds = time.monotonic() - started
+            notes = {
+                "seconds": before.get("seconds", 0.0) + seconds,
+                "tokens": before.get("tokens", 0) + tokens,
+                "hardware": f"{device.type}, {parallel.count()} processes of {torch.get_num_threads()} threads",
+            }
+            state.save(folder / "state", done, model, average, optimizers, notes)
     return average
 
 
@@ -123,7 +132,7 @@ def _gradients(
             loss = objective(model, batch.to(device), generator=generator)
         if not bool(torch.isfinite(loss.total)):
             tasks = ", ".join(sorted(set(batch.tasks)))
-            raise FloatingPointError(f"the loss of task {tasks} at step {step} is not finite; lower the learning rate")
+            raise TrainingError(f"the loss of task {tasks} at step {step} is not finite; lower the learning rate")
         loss.total.backward()
         weight += loss.weight
         add_tallies(tallies, loss.tallies)

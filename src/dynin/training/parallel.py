@@ -18,8 +18,11 @@ Item = TypeVar("Item")
 
 def join() -> None:
     """Meet the other processes, if `torchrun` started any; call once, before training."""
-    if "WORLD_SIZE" in os.environ and not dist.is_initialized():
-        dist.init_process_group()
+    if "WORLD_SIZE" not in os.environ or dist.is_initialized():
+        return
+    if torch.accelerator.is_available():
+        torch.accelerator.set_device_index(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group()
 
 
 def leave() -> None:
@@ -33,10 +36,14 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+def count() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
 def share(items: Sequence[Item]) -> list[tuple[int, Item]]:
     """The items of this process, each with its place among all."""
-    count = dist.get_world_size() if dist.is_initialized() else 1
-    return list(enumerate(items))[rank() :: count]
+    return list(enumerate(items))[rank() :: count()]
 
 
 def add_up(tensors: Iterable[Tensor]) -> None:
@@ -54,6 +61,6 @@ def gather(value: Any) -> list[Any]:
     """The values of all processes, in the order of their numbers."""
     if not dist.is_initialized():
         return [value]
-    values = [None] * dist.get_world_size()
+    values = [None] * count()
     dist.all_gather_object(values, value)
     return values

@@ -80,6 +80,11 @@ def load(folder: Path, model: nn.Module, average: Average | None, optimizers: Se
     return int(position["step"])
 
 
+def read_step(folder: Path) -> int:
+    """The step a state stands at, 0 where there is none."""
+    return int(json.loads((folder / "position.json").read_text())["step"]) if _is_there(folder) else 0
+
+
 def read_notes(folder: Path) -> dict[str, Any]:
     """The notes saved with a state; empty where there is none. CheckpointError if they cannot be read."""
     if not _is_there(folder):
@@ -109,13 +114,23 @@ def _flatten(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
     }
 
 
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """The parameters in the order in which a state numbers them."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
 def _unflatten(optimizers: Sequence[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
     """Put the values back; rates and other settings stay those that the optimizers were built with."""
     entries: dict[tuple[int, int], dict[str, Tensor]] = {}
     for name, value in tensors.items():
         number, index, key = name.split(".", 2)
         entries.setdefault((int(number), int(index)), {})[key] = value
+    for (owner, at), entry in entries.items():
+        parameters = _parameters(optimizers[owner]) if owner < len(optimizers) else []
+        shapes = {tuple(value.shape) for value in entry.values() if value.ndim}
+        if at >= len(parameters) or shapes - {tuple(parameters[at].shape)}:
+            raise RuntimeError("its optimizers hold other parameters than those of these settings")
     for place, optimizer in enumerate(optimizers):
         state = optimizer.state_dict()
-        state["state"] = {index: entry for (owner, index), entry in entries.items() if owner == place}
+        state["state"] = {at: entry for (owner, at), entry in entries.items() if owner == place}
         optimizer.load_state_dict(state)

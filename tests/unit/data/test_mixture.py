@@ -94,3 +94,11 @@ def test_only_the_target_voice_is_learned_to_be_spoken():
 def test_speech_without_a_shard_is_refused():
     with pytest.raises(ConfigError, match="speech_shard"):
         mixture(utterances=None).rows_of("s2t", 1, step=0)
+
+
+def test_a_shard_without_an_answered_sum_is_refused():
+    lonely = Utterances(
+        texts=("what is two plus three",), voices=("slt",), all_codes=np.zeros(3, np.uint16), offsets=np.array([0, 3])
+    )
+    with pytest.raises(ConfigError, match="no spoken sum"):
+        mixture(utterances=lonely).rows_of("s2s", 1, step=0)

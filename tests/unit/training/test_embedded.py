@@ -1,5 +1,6 @@
 """A run put together: it starts from a model folder alone, and what it exports is a model."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -46,6 +48,8 @@ def test_a_run_starts_from_a_model_folder_and_exports_one_with_its_tokenizers(st
     assert 0 < max(moved) < 0.1
     embedded.export(config, tmp_path / "model", {"data": "test"})
     after = load(tmp_path / "model")
+    told = json.loads((tmp_path / "model" / "backbone" / "config.json").read_text())["provenance"]
+    assert (told["data"], told["steps"], told["settings"]["rows_per_step"]) == ("test", 2, 2)
     assert after.tokenizers.fingerprints() == before.tokenizers.fingerprints()
     for name, value in after.model.state_dict().items():
         assert torch.allclose(value, average.tensors[name], atol=1e-2), name
@@ -84,6 +88,17 @@ embedded.run(config, device=torch.device("cpu"), report=lambda figures: None)
     assert compiled.keys() == plain.state_dict().keys()
     for name, value in plain.state_dict().items():
         assert torch.allclose(value, compiled[name], atol=1e-3), name
+
+
+def test_a_shard_of_another_tokenizer_is_refused(start, tmp_path):
+    shard = tmp_path / "codes.npz"
+    np.savez(
+        shard, text=np.array(["a dog"]), voice=np.array(["slt"]), codes=np.zeros(3, np.uint16),
+        offsets=np.array([0, 3]), fingerprint=np.array("another"),
+    )  # fmt: skip
+    config = replace(settings(start, tmp_path), speech_shard=str(shard))
+    with pytest.raises(CheckpointError, match="another speech tokenizer"):
+        embedded.run(config, device=torch.device("cpu"), report=lambda figures: None)
 
 
 def test_without_a_compiler_compiling_is_refused(start, tmp_path, monkeypatch):

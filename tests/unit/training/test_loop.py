@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dynin.errors import CheckpointError, ConfigError
+from dynin.errors import CheckpointError, ConfigError, TrainingError
 from dynin.model.config import ModelConfig
 from dynin.model.transformer import Transformer, initialise
 from dynin.sequence.batch import pack
@@ -100,11 +100,28 @@ def test_a_damaged_state_is_refused_by_name(tmp_path):
         run(tmp_path, 10)
 
 
+def test_a_state_of_other_optimizers_is_refused(tmp_path):
+    run(tmp_path, 5)
+    config = replace(settings(tmp_path, 10), optimizer=OptimizerConfig(matrix_rate=0.0))
+    with pytest.raises(CheckpointError, match="hold other parameters"):
+        loop.train(small_model(), Objective(EMBEDDED, ObjectiveConfig()), Copies(), config, report=lambda entry: None)
+
+
+def test_time_and_tokens_add_up_over_a_pause(tmp_path):
+    run(tmp_path, 5)
+    first = state.read_notes(tmp_path / "run" / "state")
+    run(tmp_path, 10)
+    second = state.read_notes(tmp_path / "run" / "state")
+    assert second["tokens"] > first["tokens"] > 0
+    assert second["seconds"] > first["seconds"] > 0
+    assert state.read_step(tmp_path / "run" / "state") == 10
+
+
 def test_a_loss_that_is_not_finite_stops_with_its_step_and_task(tmp_path):
     model = small_model()
     torch.nn.init.constant_(model.output.weight, float("nan"))
     objective = Objective(EMBEDDED, ObjectiveConfig())
-    with pytest.raises(FloatingPointError, match="task t2i at step 0"):
+    with pytest.raises(TrainingError, match="task t2i at step 0"):
         loop.train(model, objective, Copies(), settings(tmp_path, 5), report=lambda entry: None)
 
 

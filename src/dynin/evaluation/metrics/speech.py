@@ -114,13 +114,19 @@ def normalise_words(text: str) -> str:
     return " ".join(re.sub(r"[^a-z0-9' ]+", " ", text.lower()).split())
 
 
-@lru_cache(maxsize=4)
-def _decoder(grammar: str | None) -> Any:
-    """A pocketsphinx decoder; building one takes about a second."""
+def require_recogniser() -> Any:
+    """The package pocketsphinx; ConfigError if it is not installed."""
     try:
         import pocketsphinx
     except ImportError as error:
         raise ConfigError('word error rates need pocketsphinx: pip install "dynin[eval]"') from error
+    return pocketsphinx
+
+
+@lru_cache(maxsize=4)
+def _decoder(grammar: str | None) -> Any:
+    """A pocketsphinx decoder; building one takes about a second."""
+    pocketsphinx = require_recogniser()
     settings = {"loglevel": "FATAL", "cmn": "batch"}
     if grammar is None:
         return pocketsphinx.Decoder(**settings)
