@@ -1,4 +1,5 @@
-# Every target sets up what it needs by itself; only Python 3.11 or newer and make have to be there.
+# Every target sets up what it needs by itself; only Python 3.11 or newer and make have to be there. `make train` also
+# needs flite, espeak-ng and a C++ compiler, and says so.
 PYTHON ?= python3
 PY := .venv/bin/python
 GOLDEN ?= tests/parity/golden

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 
 from dynin import testing
+from dynin.cli.app import main
 from dynin.errors import RequestError
 from dynin.evaluation import restoration, runner
 from dynin.evaluation.runner import Wanted, evaluate
@@ -87,3 +88,12 @@ def test_restoration_is_scored_and_repeats_itself(tiny):
     assert first == again
     assert 0 <= first.score <= 1
     assert first.beside["examples"] == 3
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_model_in_half_precision_is_scored(dtype, tmp_path, capsys):
+    folder = testing.tiny_model(tmp_path / "tiny")
+    command = ["evaluate", "emoji-world", "--limit", "2", "--task", "t2i", "--model", str(folder), "--device", "cpu"]
+    assert main([*command, "--dtype", dtype, "--output", str(tmp_path / "a.json")]) == 0
+    assert json.loads((tmp_path / "a.json").read_text())["about"]["dtype"] == dtype
+    capsys.readouterr()
