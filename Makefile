@@ -37,7 +37,7 @@ train: ## train the embedded model and its tokenizers from nothing (hours on two
 	@$(PYTHON) bootstrap.py setup dev
 	@test -e runs/codecs/image/image.safetensors || $(PY) -m dynin train-codec image
 	@test -e runs/codecs/speech/speech.safetensors || $(PY) -m dynin train-codec speech
-	@test -e runs/speech/codes_train.npz || $(PY) -m dynin data speech --output runs/speech/codes_train.npz
+	@test -e runs/speech/codes_train.npz || $(PY) -m dynin data speech --count 20000 --output runs/speech/codes_train.npz
 	@test -d runs/embedded/model || $(PY) -m dynin train
 
 clean: ## remove the environment, outputs and caches

@@ -25,7 +25,7 @@ from dynin.evaluation.metrics.altered import (
     slots_of_scene,
 )
 from dynin.evaluation.metrics.picture import picture_matches, psnr_outside
-from dynin.evaluation.metrics.speech import recognise, word_error_rate
+from dynin.evaluation.metrics.speech import recognise, shuffled_error_rate, word_error_rate
 from dynin.evaluation.metrics.video import video_matches
 from dynin.evaluation.report import Score, share
 from dynin.evaluation.suite import fidelity_outside, shows
@@ -156,7 +156,10 @@ def speech(tokenizers: Tokenizers, seed: int, count: int, *, voice: str) -> Scor
         source.append(recognise(sound, grammar))
         made.append(recognise(again, grammar))
     errors = word_error_rate(said, made)
-    beside = {"source": word_error_rate(said, source).rate}
+    beside = {
+        "source": word_error_rate(said, source).rate,
+        "source_other_sentence": shuffled_error_rate(said, source).rate,
+    }
     return Score(metric="word error rate", score=errors.rate, ci95=errors.ci95, n=count, beside=beside)
 
 

@@ -4,7 +4,6 @@ Enters: batches of rows with their true targets. Leaves: a scalar loss and figur
 training file that knows diffusion; it does not know optimizers, files or where rows come from.
 """
 
-import math
 from collections.abc import Mapping, MutableMapping
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from dynin.diffusion.corrupt import exact_count, replace_at_random, stratified_times
 from dynin.diffusion.loss import AllowedIds, cross_entropy
+from dynin.diffusion.schedule import mask_prob, require_schedule
 from dynin.model.transformer import Transformer
 from dynin.sequence.batch import MODALITIES, Batch
 from dynin.types import Modality
@@ -36,8 +36,17 @@ class ObjectiveConfig:
     """Weight of visible positions against hidden ones."""
     filler_weight: float = 0.05
     """Weight of EOS after the first end token; the first one always weighs 1."""
+    grid_schedule: str = "cosine"
+    """Share of a row's targets that is hidden, as a function of a uniform time: of pictures and videos."""
+    stream_schedule: str = "linear"
+    """The same of text and speech. Schedules that hide more teach what is decided while little is known."""
     balance: float = 0.0
     """A row of n targets weighs n ** -balance at each: 0 treats all positions alike, 1 all rows."""
+
+    def __post_init__(self) -> None:
+        """ConfigError for an unknown schedule."""
+        require_schedule(self.grid_schedule)
+        require_schedule(self.stream_schedule)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -64,8 +73,8 @@ class Loss:
 class Objective:
     """Masked cross-entropy over the ids that a position's modality allows.
 
-    Grids of pictures and videos are hidden by a cosine of a uniform time, text and speech linearly, both by exact
-    count. The mean runs over hidden positions, without the 1 / t weight, whose variance a small batch cannot carry.
+    Targets are hidden by exact count, as many as the schedule of their kind says at a uniform time. The mean runs over
+    hidden positions, without the 1 / t weight, whose variance a small batch cannot carry.
     """
 
     def __init__(self, vocabulary: Vocabulary, config: ObjectiveConfig) -> None:
@@ -109,8 +118,10 @@ class Objective:
         for modality in GRIDS:
             is_grid |= batch.kind == MODALITIES.index(modality)
         is_grid_row = (is_grid & batch.is_target).any(dim=1)
-        mask_prob = torch.where(is_grid_row, torch.cos(math.pi / 2 * times), times)
-        is_hidden = exact_count(batch.is_target, mask_prob, generator=generator)
+        shares = torch.where(
+            is_grid_row, mask_prob(self.config.grid_schedule, times), mask_prob(self.config.stream_schedule, times)
+        )
+        is_hidden = exact_count(batch.is_target, shares, generator=generator)
         xt = torch.where(is_hidden, self.vocabulary["mask"], batch.ids)
         chosen = torch.rand(num_rows, generator=generator, device=batch.ids.device) < self.config.correction_prob
         is_visible = batch.is_target & ~is_hidden & chosen[:, None]

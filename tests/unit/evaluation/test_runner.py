@@ -97,3 +97,23 @@ def test_a_model_in_half_precision_is_scored(dtype, tmp_path, capsys):
     assert main([*command, "--dtype", dtype, "--output", str(tmp_path / "a.json")]) == 0
     assert json.loads((tmp_path / "a.json").read_text())["about"]["dtype"] == dtype
     capsys.readouterr()
+
+
+def test_missing_programs_are_named_before_anything_is_measured(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RequestError, match="flite"):
+        evaluate(tiny, Wanted(seed=3, limit=2, rows=("t2i", "s2t"), steps=1), tmp_path / "a.json")
+    assert not (tmp_path / "a.json").exists()
+    runner.require_tools(("t2i", "i2t", "t2t"))
+
+
+def test_calls_of_the_network_and_the_tokenizer_alone_stand_beside_an_edit(tiny, tmp_path):
+    evaluate(tiny, Wanted(seed=3, limit=2, rows=("i2i",), steps=3), tmp_path / "a.json")
+    edited = json.loads((tmp_path / "a.json").read_text())["tasks"]["i2i"]
+    assert edited["forwards"] == 3
+    assert edited["round_trip_psnr_db"] > 0
+
+
+def test_an_unknown_figure_names_the_nearest():
+    with pytest.raises(RequestError, match="did you mean 't2i'"):
+        Wanted(seed=3, rows=("t2ii",))

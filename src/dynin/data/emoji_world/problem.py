@@ -4,7 +4,11 @@ Enters: names and a numpy generator. Leaves: `Problem` values and the two forms 
 tasks, speech.
 
     What is 3 + 4 - 2?                  <think>3 + 4 = 7. 7 - 2 = 5.</think>5
-    how many dogs: dog star dog         <think>dog 1. star. dog 2.</think>2
+    What is 15 + 7?                     <think>5 + 7 = 12. 1 + 0 + 1 = 2. 15 + 7 = 22.</think>22
+    how many dogs: dog star dog         <think>1 dog 1. 2 star 1. 3 dog 2.</think>2
+
+Larger numbers are worked digit by digit, ones first, then tens with what is carried or borrowed; so every line follows
+from a few digits in sight.
 
 Operands lie in 0..20; every result on the way lies in 0..40.
 """
@@ -119,9 +123,24 @@ def worked(drawn: Sum) -> str:
     lines = []
     value = drawn.first
     for (operator, operand), result in zip(drawn.steps, drawn.results, strict=True):
-        lines.append(f"{value} {operator} {operand} = {result}.")
+        lines += [*_by_digits(value, operator, operand), f"{value} {operator} {operand} = {result}."]
         value = result
     return " ".join(lines)
+
+
+def _by_digits(value: int, operator: Operator, operand: int) -> list[str]:
+    """Ones, then tens, of a sum or difference with a number above 9; products and single digits need none."""
+    if operator == "x" or max(value, operand) < 10:
+        return []
+    tens, ones = divmod(value, 10)
+    more_tens, more_ones = divmod(operand, 10)
+    is_borrowed = operator == "-" and ones < more_ones
+    ones += 10 * is_borrowed
+    result = _apply(ones, operator, more_ones)
+    carried = result // 10 if operator == "+" else int(is_borrowed)
+    carry = f" {operator} {carried}" if carried else ""
+    whole = _apply(_apply(tens, operator, more_tens), operator, carried)
+    return [f"{ones} {operator} {more_ones} = {result}.", f"{tens} {operator} {more_tens}{carry} = {whole}."]
 
 
 SPOKEN_OPERATORS: dict[str, str] = {"+": "plus", "-": "minus", "x": "times"}
@@ -200,9 +219,9 @@ def sample_counting(names: Sequence[str], generator: np.random.Generator) -> Pro
     asked = sorts[0]
     question = wording.pick(_COUNTING, generator).format(asked=plural(asked), row=" ".join(row))
     steps, count = [], 0
-    for name in row:
+    for place, name in enumerate(row, start=1):
         count += name == asked
-        steps.append(f"{name} {count}." if name == asked else f"{name}.")
+        steps.append(f"{place} {name} {count}.")
     key = f"{asked}: {', '.join(row)}"  # commas keep two-word names apart
     return Problem(form="counting", question=question, reasoning=" ".join(steps), answer=count, key=key)
 

@@ -29,13 +29,43 @@ def test_every_step_and_answer_is_arithmetically_right():
             asked, row = drawn.key.split(": ")
             assert row.split(", ").count(asked) == drawn.answer
             continue
-        steps = re.findall(r"(\d+) ([-+x]) (\d+) = (\d+)\.", drawn.reasoning)
-        assert 1 <= len(steps) <= 2
-        for first, operator, second, result in steps:
-            expected = {"+": int(first) + int(second), "-": int(first) - int(second), "x": int(first) * int(second)}
-            assert expected[operator] == int(result) <= 40
-            assert int(second) <= 20
-        assert int(steps[-1][3]) == drawn.answer
+        for line in drawn.reasoning.rstrip(".").split(". "):
+            sides = line.split(" = ")
+            first, *rest = re.split(r" ([-+x]) ", sides[0])
+            value = int(first)
+            for operator, number in zip(rest[::2], rest[1::2], strict=True):
+                value = {"+": value + int(number), "-": value - int(number), "x": value * int(number)}[operator]
+            assert value == int(sides[1])
+        assert value == drawn.answer
+
+
+@pytest.mark.parametrize(
+    ("first", "operator", "second", "steps"),
+    [
+        (15, "+", 14, "5 + 4 = 9. 1 + 1 = 2. 15 + 14 = 29."),
+        (15, "+", 7, "5 + 7 = 12. 1 + 0 + 1 = 2. 15 + 7 = 22."),
+        (19, "-", 7, "9 - 7 = 2. 1 - 0 = 1. 19 - 7 = 12."),
+        (23, "-", 5, "13 - 5 = 8. 2 - 0 - 1 = 1. 23 - 5 = 18."),
+        (7, "x", 3, "7 x 3 = 21."),
+        (9, "+", 8, "9 + 8 = 17."),
+    ],
+)
+def test_larger_numbers_are_worked_digit_by_digit(first, operator, second, steps):
+    assert problem.worked(Sum(first=first, steps=((operator, second),))) == steps
+
+
+def test_every_thing_in_a_row_is_numbered_and_counted():
+    counted = next(
+        drawn
+        for drawn in (sample_problem(NAMES[:48], np.random.default_rng(seed)) for seed in range(100))
+        if drawn.form == "counting"
+    )
+    asked, row = counted.key.split(": ")
+    lines = counted.reasoning.rstrip(".").split(". ")
+    assert [line.rsplit(" ", 1)[0].split(" ", 1)[1] for line in lines] == row.split(", ")
+    assert [int(line.rsplit(" ", 1)[1]) for line in lines][-1] == counted.answer
+    assert [int(line.split(" ", 1)[0]) for line in lines] == list(range(1, len(lines) + 1))
+    assert asked in row
 
 
 def test_the_key_knows_no_order_of_summands_but_of_everything_else():
