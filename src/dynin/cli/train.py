@@ -41,7 +41,7 @@ def train(
         if not is_first:
             return
     folder = export or run.output / run.name / "model"
-    facts = {"code": f"dynin {__version__}", "data": "Emoji World, train", "config": str(config)}
+    facts = {"code": f"dynin {__version__}", "data": "Emoji World, train"}
     embedded.export(run, folder, facts)
     typer.echo(f"model: {folder}")
 
