@@ -125,12 +125,10 @@ def test_the_python_of_the_readme_compiles():
 
 
 def test_links_in_the_documents_lead_somewhere():
-    made_by_the_demo = {"docs/images/hero.png"}
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             target = (page.parent / link).resolve()
-            if str(target.relative_to(ROOT)) not in made_by_the_demo:
-                assert target.exists(), f"{page.relative_to(ROOT)} links to {link}"
+            assert target.exists(), f"{page.relative_to(ROOT)} links to {link}"
 
 
 def test_every_dependency_is_pinned_by_the_constraints():
