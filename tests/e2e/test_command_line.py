@@ -150,12 +150,27 @@ def test_channels_and_depth_of_a_redone_sound_stay_and_the_rest_is_bit_for_bit(
     capsys.readouterr()
 
 
+def deep_colour_png() -> bytes:
+    """64 x 64 pixels of 16 bits a channel, which Pillow cannot write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 64, 64, 16, 2, 0, 0, 0)
+    rows = (b"\0" + bytes(range(6)) * 64) * 64
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
 def test_what_cannot_stay_bit_for_bit_is_not_redone(here, home, capsys):
     Image.new("RGBA", (64, 64), (10, 20, 30, 128)).save("see-through.png")
     assert run(["a dog", "--image", "see-through.png", "--redo", "0,0,32,32", "--output", "b.png"], home) == 2
     assert "transparent" in capsys.readouterr().err
     Image.new("I;16", (64, 64), 1000).save("deep.png")
     assert run(["a dog", "--image", "deep.png", "--redo", "0,0,32,32", "--output", "b.png"], home) == 2
+    assert "more than 8 bits" in capsys.readouterr().err
+    (here / "deep-colour.png").write_bytes(deep_colour_png())
+    assert run(["a dog", "--image", "deep-colour.png", "--redo", "0,0,32,32", "--output", "b.png"], home) == 2
     assert "more than 8 bits" in capsys.readouterr().err
     soundfile.write("deep.wav", np.full(16000, 0.3), 16000, "PCM_32")
     assert run(["a dog", "--audio", "deep.wav", "--redo", "0.4s-0.6s", "--output", "b.wav"], home) == 2

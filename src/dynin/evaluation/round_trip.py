@@ -16,6 +16,7 @@ from dynin.data.emoji_world.caption import SceneSlots
 from dynin.data.emoji_world.clip_caption import ClipSlots
 from dynin.data.emoji_world.voice import speak
 from dynin.data.emoji_world.world import EmojiWorld
+from dynin.data.example import Example
 from dynin.evaluation.metrics.altered import (
     CLIP_SLOTS,
     SCENE_SLOTS,
@@ -75,10 +76,8 @@ def edits(tokenizers: Tokenizers, seed: int, count: int) -> Score:
 
     PSNR is that of the source picture to codes and back, where `i2i` of the suite measures its own.
     """
-    world = EmojiWorld(seed, "held_out")
     right, outside = [], []
-    for index in range(count):
-        example = world.example("i2i", index)
+    for example in _held_out("i2i", seed, count):
         given, wanted = (
             from_pil(to_pil(_again(tokenizers, Modality.IMAGE, side[Modality.IMAGE])))  # type: ignore[arg-type]
             for side in (example.condition, example.target)
@@ -117,22 +116,20 @@ def videos_altered(_: Tokenizers, seed: int, count: int) -> Score:
 
 def _scenes(seed: int, count: int) -> Iterator[tuple[Tensor, SceneSlots]]:
     """Held-out scenes as drawn, with what is true of them."""
-    world = EmojiWorld(seed, "held_out")
-    for index in range(count):
-        example = world.example("t2i", index)
-        source = example.target[Modality.IMAGE]
-        assert isinstance(source, Tensor)
-        yield source, caption.slots(example.truth["scene"])  # type: ignore[index]
+    for example in _held_out("t2i", seed, count):
+        yield example.target[Modality.IMAGE], caption.slots(example.truth["scene"])  # type: ignore[index, misc]
 
 
 def _clips(seed: int, count: int) -> Iterator[tuple[Video, ClipSlots]]:
     """Held-out videos as drawn, with what is true of them."""
+    for example in _held_out("t2v", seed, count):
+        yield example.target[Modality.VIDEO], clip_caption.slots(example.truth["clip"])  # type: ignore[index, misc]
+
+
+def _held_out(task: str, seed: int, count: int) -> Iterator[Example]:
+    """The first held-out examples of a task."""
     world = EmojiWorld(seed, "held_out")
-    for index in range(count):
-        example = world.example("t2v", index)
-        source = example.target[Modality.VIDEO]
-        assert isinstance(source, Video)
-        yield source, clip_caption.slots(example.truth["clip"])  # type: ignore[index]
+    return (world.example(task, index) for index in range(count))
 
 
 def _by_slot(metric: str, accepted: Mapping[str, Sequence[bool]]) -> Score:

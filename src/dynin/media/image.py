@@ -25,6 +25,8 @@ from dynin.media.limits import LIMITS, check_header, check_size
 
 WRITE_SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WebP"}
 
+_PNG_DEPTH_AT = 24
+"""Where a PNG says how many bits a channel has."""
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "PNG": {},
     "JPEG": {"quality": 95, "subsampling": 0},
@@ -62,20 +64,27 @@ def check_plain(picture: Image.Image, name: str) -> None:
     A part of a picture can only be replaced bit for bit where the rest is not changed by being read.
     """
     is_see_through = picture.has_transparency_data and picture.convert("RGBA").getchannel(3).getextrema() != (255, 255)
-    if is_see_through or picture.mode.startswith(("I", "F")):
-        received = "is transparent in places" if is_see_through else "has more than 8 bits a channel"
-        raise MediaError(f"{name}: {received}, expected an opaque picture of 8 bits a channel; flatten or convert it")
+    if is_see_through:
+        raise MediaError(f"{name}: is transparent in places, expected an opaque picture; flatten it first")
+    if picture.mode.startswith(("I", "F")):
+        raise _too_deep(name)
 
 
 def check_plain_file(path: str | os.PathLike[str]) -> None:
     """The same of a file; MediaError also if it cannot be opened or is over the limits."""
     data = files.read_bytes(path, LIMITS.max_bytes)
     kind = check_header(data, str(path))
+    if kind == "PNG" and data[_PNG_DEPTH_AT] > 8:  # Pillow reads 16-bit colours as 8-bit ones without a word
+        raise _too_deep(str(path))
     with (
         files.decoding_untrusted(str(path), f"a {kind} picture"),
         Image.open(io.BytesIO(data), formats=[kind.upper()]) as picture,
     ):
         check_plain(picture, str(path))
+
+
+def _too_deep(name: str) -> MediaError:
+    return MediaError(f"{name}: has more than 8 bits a channel, expected 8; convert it first")
 
 
 def write(path: str | os.PathLike[str], pixels: Float[Tensor, "3 Y X"]) -> None:
