@@ -79,6 +79,13 @@ def save_model(folder: Path, parts: Mapping[str, Checkpoint], *, max_shard_bytes
     _replace(folder, write)
 
 
+def save_files(
+    folder: Path, tensors: Mapping[str, Tensor], files: Mapping[str, bytes], *, max_shard_bytes: int = MAX_SHARD_BYTES
+) -> None:
+    """Write or replace a folder of another layout: shards, their index, the files, SHA256SUMS; errors as in `save`."""
+    _replace(folder, lambda fresh: _write_files(fresh, tensors, files, max_shard_bytes))
+
+
 def load(folder: Path, *, vocabulary: Vocabulary | None = None, dtype: torch.dtype | None = None) -> Checkpoint:
     """Read a checkpoint and verify every file.
 
@@ -156,7 +163,8 @@ def require_fit(names_and_shapes: Mapping[str, tuple[int, ...]], tensors: Mappin
 def resolve(path_or_id: str | os.PathLike[str]) -> Path:
     """The local folder of a checkpoint, fetched first where `org/name` on the model hub is meant.
 
-    A folder that exists wins. Only safetensors, JSON and checksums are fetched, never code; HF_HUB_OFFLINE is honoured.
+    `org/name@revision` pins a branch, a tag or a commit. A folder that exists wins. Only safetensors, JSON and
+    checksums are fetched, never code; HF_HUB_OFFLINE is honoured.
 
     Raises:
         CheckpointError: If there is no such folder, and it is no id or cannot be fetched.
@@ -165,13 +173,14 @@ def resolve(path_or_id: str | os.PathLike[str]) -> Path:
     path = Path(text).expanduser()
     if path.is_dir() or _retired(path).is_dir():
         return path
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", text) or path.parent.exists():
+    found = re.fullmatch(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]+))?", text)
+    if found is None or path.parent.exists():
         raise CheckpointError(f"{text}: no such folder; give a checkpoint's folder, or an id such as org/name")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
     try:
-        return Path(snapshot_download(text, allow_patterns=list(_HUB_FILES)))
+        return Path(snapshot_download(found[1], revision=found[2], allow_patterns=list(_HUB_FILES)))
     except (OSError, HFValidationError) as error:
         raise CheckpointError(
             f"{text}: no such folder, and it could not be fetched ({type(error).__name__}); "
@@ -235,31 +244,34 @@ def _sync_path(path: Path) -> None:
 
 
 def _write(folder: Path, checkpoint: Checkpoint, max_shard_bytes: int) -> None:
+    config = {
+        "format_version": FORMAT_VERSION,
+        "kind": checkpoint.kind,
+        "config": checkpoint.config,
+        "vocabulary": None if checkpoint.vocabulary is None else checkpoint.vocabulary.to_dict(),
+        "fingerprints": checkpoint.fingerprints,
+        "provenance": checkpoint.provenance,
+        "files": sorted(checkpoint.files),
+    }
+    if _CONFIG in checkpoint.files:
+        raise ValueError(f"{_CONFIG!r} cannot be the name of a further file of a checkpoint")
+    _write_files(folder, checkpoint.tensors, {_CONFIG: to_json(config), **checkpoint.files}, max_shard_bytes)
+
+
+def _write_files(folder: Path, tensors: Mapping[str, Tensor], files: Mapping[str, bytes], max_shard_bytes: int) -> None:
+    """Shards, their index, the files as they are, and checksums of everything."""
     folder.mkdir(parents=True, exist_ok=True)
-    shards = _shards(checkpoint.tensors, max_shard_bytes)
+    shards = _shards(tensors, max_shard_bytes)
     names: list[str] = []
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, folder / name)
+        save_file(shard, folder / name, metadata={"format": "pt"})
         names.append(name)
         weight_map |= dict.fromkeys(shard, name)
-    total = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
-    texts = {
-        _INDEX: _json({"metadata": {"total_size": total}, "weight_map": weight_map}),
-        _CONFIG: _json(
-            {
-                "format_version": FORMAT_VERSION,
-                "kind": checkpoint.kind,
-                "config": checkpoint.config,
-                "vocabulary": None if checkpoint.vocabulary is None else checkpoint.vocabulary.to_dict(),
-                "fingerprints": checkpoint.fingerprints,
-                "provenance": checkpoint.provenance,
-                "files": sorted(checkpoint.files),
-            }
-        ),
-    }
-    for name, content in {**texts, **checkpoint.files}.items():
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    index = to_json({"metadata": {"total_size": total}, "weight_map": weight_map})
+    for name, content in {_INDEX: index, **files}.items():
         if Path(name).name != name or name in names:
             raise ValueError(f"{name!r} cannot be the name of a further file of a checkpoint")
         (folder / name).write_bytes(content)
@@ -342,7 +354,8 @@ def _read_json(path: Path) -> dict:
     return values
 
 
-def _json(values: Mapping[str, object]) -> bytes:
+def to_json(values: Mapping[str, object]) -> bytes:
+    """A JSON file's content."""
     return (json.dumps(values, indent=2, default=dict) + "\n").encode()
 
 

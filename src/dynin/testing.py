@@ -4,6 +4,7 @@ Enters: a folder, a seed. Leaves: a model folder of a few hundred kilobytes with
 exactly the code of a trained one; pictures, sounds and videos. Does not know how anything is trained.
 """
 
+import json
 import math
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from torch import Tensor
 
 from dynin.media.audio import Audio
 from dynin.media.video import Video
+from dynin.model import publish
 from dynin.model.config import ModelConfig
+from dynin.model.published import FAMILIES
 from dynin.model.transformer import Transformer, initialise
 from dynin.pipeline import folder as folders
 from dynin.pipeline.dynin import Dynin
@@ -22,7 +25,7 @@ from dynin.tokenizers.small.image import SmallImageConfig, SmallImageTokenizer
 from dynin.tokenizers.small.speech import SmallSpeechTokenizer, SpeechCodecConfig
 from dynin.tokenizers.text import ByteLevelText
 from dynin.tokenizers.video import VideoTokenizer
-from dynin.vocabulary import embedded
+from dynin.vocabulary import Vocabulary, embedded, published
 
 WORDS = [
     "a dog left of a red apple on a blue background",
@@ -69,6 +72,44 @@ def tiny_model(folder: Path, seed: int = 0) -> Path:
     """Write the tiny model into a folder; returns the folder."""
     folders.save(folder, tiny(seed), dtype=torch.float32, provenance={"data": "none, weights are random"})
     return folder
+
+
+def tiny_published(
+    folder: Path, family: str = "published", *, text_len: int = 126_349, max_shard_bytes: int = 8 * 2**20
+) -> Path:
+    """Write a model with random weights in the published layout: all its rows, but 16 wide; returns the folder.
+
+    Args:
+        family: published, mmada or llada.
+        text_len: Number of ids below the first image code.
+    """
+    kind = FAMILIES[family]
+    rows = {"image_codes": kind.image_codes, "speech_codes": kind.speech_codes, "size": kind.num_rows}
+    layout = published(text_len, name=family, **rows)
+    config = ModelConfig(
+        d_model=16, num_heads=2, num_kv_heads=2, num_layers=2, mlp_dim=32, num_rows=layout.size, max_len=4096
+    )
+    model = Transformer(config)
+    initialise(model, torch.Generator().manual_seed(0))
+    text = published_text(layout, text_len)
+    publish.save(folder, model, layout, text, dtype=torch.bfloat16, max_shard_bytes=max_shard_bytes)
+    return folder
+
+
+def published_text(layout: Vocabulary, text_len: int) -> str:
+    """A `tokenizer.json` of few words that names its control ids where the published ones have them."""
+    values = json.loads(ByteLevelText.train(WORDS * 4, size=300).to_json())
+    names = {
+        "<|startoftext|>": layout["bos"],
+        "<|endoftext|>": layout["eos"],
+        "<|mdm_mask|>": layout["mask"],
+        "<|eot_id|>": layout["eot"],
+    }
+    if text_len - 1 not in names.values():
+        names["<|last|>"] = text_len - 1
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    values["added_tokens"] = [{"id": number, "content": name, **flags} for name, number in names.items()]
+    return json.dumps(values)
 
 
 def small_picture(size_px: int = 64) -> Float[Tensor, "3 Y X"]:

@@ -74,6 +74,11 @@ class Vocabulary:
             )
         return self.special[name]
 
+    @property
+    def pad_id(self) -> int:
+        """The id that fills rows of a batch up; it is never attended."""
+        return self.special["pad"] if "pad" in self.special else self["ipad"]
+
     def range_of(self, modality: Modality) -> Range:
         """The ids that carry content of a modality."""
         return {
@@ -173,13 +178,25 @@ _PUBLISHED_RESERVED = (
 ).split()
 
 
-def published(text_len: int = 126_349) -> Vocabulary:
-    """The layout of the published 8B checkpoint.
+def published(
+    text_len: int = 126_349,
+    *,
+    name: str = "published",
+    size: int = 138_752,
+    image_codes: int = 8192,
+    speech_codes: int = 4096,
+) -> Vocabulary:
+    """The layout of the published 8B checkpoint and of its ancestors.
 
     Args:
         text_len: Number of ids below the first image code. The LLaDA tokenizer gives 126,349; checkpoints trained
             after 23 names were appended to it use 126,372, and some use the padded 126,464. A checkpoint's config
             says which; nothing here counts a tokenizer.
+        name: "published"; "mmada", which knows no speech; or "llada", which knows text alone. All three keep their
+            control ids among the reserved ones of the LLaDA tokenizer.
+        size: Rows of the tables.
+        image_codes: Length of the range of pictures and videos; 0 for none.
+        speech_codes: Length of the range of speech; 0 for none.
 
     Source:
         Dynin-Omni, prompting utilities and configuration; LLaDA-8B tokenizer (special ids).
@@ -188,11 +205,11 @@ def published(text_len: int = 126_349) -> Vocabulary:
     special |= {name: 126_084 + index for index, name in enumerate(_PUBLISHED_RESERVED)}
     special |= {"start_header": 126_346, "end_header": 126_347, "eot": 126_348}
     return Vocabulary(
-        name="published",
-        size=138_752,
+        name=name,
+        size=size,
         text=Range(start=0, stop=126_080),
-        image=Range(start=text_len, stop=text_len + 8192),
-        speech=Range(start=text_len + 8192, stop=text_len + 8192 + 4096),
+        image=Range(start=text_len, stop=text_len + image_codes),
+        speech=Range(start=text_len + image_codes, stop=text_len + image_codes + speech_codes),
         special=MappingProxyType(special),
     )
 

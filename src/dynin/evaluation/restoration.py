@@ -56,7 +56,7 @@ def damaged(model: Dynin, task: str, *, seed: int, count: int) -> Damaged:
     )
     examples = [world.example(task, index) for index in range(count)]
     rows = maker.rows(examples, np.random.default_rng(seed), drop_prob=0.0)
-    batch = stack(rows, pad_id=model.vocabulary["pad"])
+    batch = stack(rows, pad_id=model.vocabulary.pad_id)
     span = model.vocabulary.range_of(model.tasks[task].targets[0])
     is_code = batch.is_target & (batch.ids >= span.start) & (batch.ids < span.stop)
     generator = torch.Generator().manual_seed(seed)

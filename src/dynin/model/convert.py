@@ -21,7 +21,10 @@ from dynin.model.config import ModelConfig
 from dynin.model.transformer import Transformer
 
 _PREFIX = "model.transformer."
-_IGNORED_PREFIX = "video_token_merger."
+IGNORED_PREFIX = "video_token_merger."
+"""Of tensors that only some checkpoints have and no generation uses."""
+TABLE = f"{_PREFIX}wte.weight"
+"""The embedding table, whose rows are the vocabulary."""
 _OUTER = {"wte": "embed", "ln_f": "norm", "ff_out": "output"}
 _INNER = {
     "attn_norm": "attention_norm",
@@ -61,7 +64,7 @@ def from_published(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict[s
         CheckpointError: Listing every name that is missing or unknown and every shape that is wrong.
     """
     names, shapes = published_names(config), expected_shapes(config)
-    given = {name: tensor for name, tensor in tensors.items() if not name.startswith(_IGNORED_PREFIX)}
+    given = {name: tensor for name, tensor in tensors.items() if not name.startswith(IGNORED_PREFIX)}
     require_fit({theirs: shapes[ours] for theirs, ours in names.items()}, given)
     return {ours: given[theirs] for theirs, ours in names.items()}
 

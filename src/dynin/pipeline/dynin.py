@@ -23,11 +23,11 @@ from dynin.errors import RequestError
 from dynin.media.image import to_pil
 from dynin.model.transformer import Transformer
 from dynin.pipeline.denoiser import TransformerDenoiser
-from dynin.pipeline.policies import POLICIES, adjust, for_redo, limit
+from dynin.pipeline.policies import POLICIES, adjust, for_redo, limit, policy_of
 from dynin.pipeline.redo import Opened, Redo, parse_redo
 from dynin.pipeline.request import Request, Wishes, check_correctable, read_value
 from dynin.pipeline.result import ENDED, HIDDEN, Result, Snapshot
-from dynin.pipeline.route import DEFAULT_QUESTIONS, choose
+from dynin.pipeline.route import choose
 from dynin.sequence.batch import MODALITIES, Batch, stack
 from dynin.sequence.layout import Assembler, Sequence
 from dynin.sequence.parse import num_before_end
@@ -68,7 +68,8 @@ class Dynin:
     tokenizers: Tokenizers
     vocabulary: Vocabulary
     tasks: Mapping[str, Task]
-    policies: Mapping[Modality, DecodingPolicy]
+    policies: Mapping[str, DecodingPolicy]
+    """By modality, or by task and modality; see `policies.policy_of`."""
 
     @classmethod
     def assemble(cls, model: Transformer, tokenizers: Tokenizers, vocabulary: Vocabulary) -> "Dynin":
@@ -139,15 +140,17 @@ class Dynin:
         task = choose(self.tasks, values.keys(), to)
         if redo is not None and task.targets != (redo.modality,):
             raise RequestError(f"a part of {redo.modality} is to be made again, but {task.name} makes {to}; drop `to`")
-        if request.thinking is not None and not _has_switch(task):
+        if request.thinking is not None and task.shows_reasoning is None:
             raise RequestError(f"{task.name} has no reasoning to show or hide; leave `thinking` (--think) out")
         if Modality.TEXT in task.conditions:
             values[Modality.TEXT] = _prompt(task, values.get(Modality.TEXT), request.thinking)
-        given = {modality: self.tokenizers.encode(modality, value) for modality, value in values.items()}
+        given = {modality: self.tokenizers.encode(modality, value, task.given_px) for modality, value in values.items()}
         opened = redo.open(self.tokenizers, original) if redo is not None and original is not None else None
         sequence = self._lay_out(task, given, opened)
         chosen = {
-            modality: adjust(self.policies[modality], steps=request.steps, guidance=request.guidance)
+            modality: adjust(
+                policy_of(self.policies, task.name, modality), steps=request.steps, guidance=request.guidance
+            )
             for modality in task.targets
         }
         if opened is not None:
@@ -196,7 +199,7 @@ class Dynin:
     def _decode(self, jobs: Rows[_Job], observer: Callable[[Step], None] | None) -> Decoded:
         """Fill the hidden places of all rows."""
         device = self.model.embed.weight.device
-        batch = stack([job.sequence for job in jobs], pad_id=self.vocabulary["pad"]).to(device)
+        batch = stack([job.sequence for job in jobs], pad_id=self.vocabulary.pad_id).to(device)
         is_guided = any(policy.guidance_scale > 0 for job in jobs for policy in job.policies.values())
         uncond_ids = self._unconditional(jobs).to(device) if is_guided else None
         canvas = Canvas(ids=batch.ids, attend=None if bool(batch.attend.all()) else batch.attend, uncond_ids=uncond_ids)
@@ -229,7 +232,7 @@ class Dynin:
         """The rows without what guidance strengthens."""
         assembler = self._assembler()
         rows = [replace(job.sequence, ids=assembler.unconditional(job.sequence)) for job in jobs]
-        return stack(rows, pad_id=self.vocabulary["pad"]).ids
+        return stack(rows, pad_id=self.vocabulary.pad_id).ids
 
     # ---- row to result ----------------------------------------------------------------------------------------------
 
@@ -244,7 +247,7 @@ class Dynin:
                 values[modality] = job.redo.merge(self.tokenizers, job.original, codes)
             else:
                 generator = torch.Generator().manual_seed(job.request.seed)
-                values[modality] = self.tokenizers.decode(modality, codes, generator)
+                values[modality] = self.tokenizers.decode(modality, codes, generator, job.request.style)
         thinking, text = _split_thinking(values.get(Modality.TEXT))
         picture = values.get(Modality.IMAGE)
         return Result(
@@ -320,18 +323,15 @@ def _kept(job: _Job, snapshots: list[Snapshot]) -> tuple[Snapshot, ...] | None:
 
 
 def _prompt(task: Task, text: Value | None, thinking: bool | None) -> str:
-    """The text of a task: the given one, or the default question; with the switch where text answers text alone."""
+    """The text of a task: the given one, or the row's question; with the switch for reasoning where it belongs."""
     if text is None:
-        return DEFAULT_QUESTIONS[task.name]
+        return task.question
     assert isinstance(text, str)
-    if _has_switch(task) and not text.endswith((THINK, NO_THINK)):
-        return text + (NO_THINK if thinking is False else THINK)
-    return text
-
-
-def _has_switch(task: Task) -> bool:
-    """Whether text alone is answered by text alone, with its reasoning or without."""
-    return task.conditions == task.targets == (Modality.TEXT,)
+    is_shown = task.shows_reasoning if thinking is None else thinking
+    is_as_it_is = thinking is None and not task.shows_reasoning
+    if task.shows_reasoning is None or is_as_it_is or text.endswith((THINK, NO_THINK)):
+        return text
+    return text + (THINK if is_shown else NO_THINK)
 
 
 def _split_thinking(value: Value | None) -> tuple[str | None, str | None]:

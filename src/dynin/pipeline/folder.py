@@ -19,14 +19,19 @@ from torch import nn
 
 from dynin import checkpoint
 from dynin.checkpoint import Checkpoint
-from dynin.errors import CheckpointError, VocabularyError
+from dynin.config import suggest
+from dynin.errors import CheckpointError, RequestError, VocabularyError
 from dynin.model.config import ModelConfig
+from dynin.model.published import is_published
 from dynin.model.transformer import Transformer
 from dynin.pipeline.dynin import Dynin
+from dynin.pipeline.parts import small_image, small_speech
 from dynin.pipeline.policies import POLICIES
+from dynin.pipeline.published import MediaSources
+from dynin.pipeline.published import load as load_published
 from dynin.tokenizers.bundle import Tokenizers
-from dynin.tokenizers.small.image import SmallImageConfig, SmallImageTokenizer
-from dynin.tokenizers.small.speech import SmallSpeechTokenizer, SpeechCodecConfig
+from dynin.tokenizers.small.image import SmallImageTokenizer
+from dynin.tokenizers.small.speech import SmallSpeechTokenizer
 from dynin.tokenizers.text import ByteLevelText
 from dynin.tokenizers.video import VideoTokenizer
 from dynin.types import Modality
@@ -36,6 +41,7 @@ EMBEDDED_FOLDER = Path(__file__).resolve().parents[1] / "assets" / "model"
 """The model that ships with the code."""
 Module = TypeVar("Module", bound=nn.Module)
 PARTS = ("backbone", "image", "speech", "text")
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def save(
@@ -69,7 +75,7 @@ def save(
         "speech": Checkpoint(kind="speech", config=asdict(speech.config), tensors=_tensors(speech, dtype)),
         "text": Checkpoint(kind="text", config={}, files={"tokenizer.json": text.to_json().encode()}),
     }
-    rounded = (_image(parts["image"]), _speech(parts["speech"]))
+    rounded = (small_image(parts["image"]), small_speech(parts["speech"]))
     fingerprints = dict(zip(("image", "speech"), (codec.fingerprint() for codec in rounded), strict=True))
     parts["backbone"] = Checkpoint(
         kind="backbone",
@@ -89,21 +95,31 @@ def load(
     path_or_id: str | os.PathLike[str] | None = None,
     *,
     device: torch.device | str | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str | None = None,
+    sources: MediaSources = MediaSources(),  # noqa: B008 - frozen
+    text_len: int | None = None,
 ) -> Dynin:
     """Read and verify a model; None takes the one that ships with the code.
 
     Args:
-        path_or_id: A folder written by `save`, or `org/name` on the model hub.
-        device: Where the network runs; None leaves it where tensors are made by default. Tokenizers stay on the CPU.
-        dtype: Of the network.
+        path_or_id: A folder written by `save`, a folder in the published layout (Dynin-Omni, MMaDA, LLaDA), or
+            `org/name` on the model hub, with `@revision` behind it to pin one.
+        device: Where the network runs; None leaves it where tensors are made by default. The embedded tokenizers stay
+            on the CPU.
+        dtype: Of the network, also by name; None takes float32 for models of ours, and published ones as stored.
+        sources: Where the media tokenizers of a published model are, if not where its family has them.
+        text_len: For published models whose config does not say where image codes begin.
 
     Raises:
         CheckpointError: If a file is missing or damaged, or the parts do not belong together.
+        RequestError: If there is no such dtype.
     """
+    dtype = _dtype(dtype)
     if path_or_id is None and not EMBEDDED_FOLDER.is_dir():
         raise CheckpointError(f"{EMBEDDED_FOLDER}: the embedded model is missing; restore it, or name another model")
     folder = EMBEDDED_FOLDER if path_or_id is None else checkpoint.resolve(path_or_id)
+    if is_published(folder):
+        return load_published(folder, device=device, dtype=dtype, sources=sources, text_len=text_len)
     parts = checkpoint.load_model(folder)
     missing = [name for name in PARTS if name not in parts]
     if missing:
@@ -114,7 +130,7 @@ def load(
     _require_layout(folder / "backbone", backbone.vocabulary)
     try:
         tokenizers = _tokenizers(parts)
-        network = _network(backbone, device, dtype)
+        network = _network(backbone, device, dtype or torch.float32)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, CheckpointError):
             raise
@@ -126,6 +142,15 @@ def load(
     return Dynin.assemble(network, tokenizers, backbone.vocabulary)
 
 
+def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """A floating-point dtype, also by name."""
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if found is not None and (not isinstance(found, torch.dtype) or found not in DTYPES) or (dtype and found is None):
+        names = [str(known).removeprefix("torch.") for known in DTYPES]
+        raise RequestError(f"unknown dtype {dtype!r}{suggest(str(dtype), names)}")
+    return found
+
+
 def _tensors(module: nn.Module, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """The weights, rounded; integers stay as they are."""
     return {
@@ -135,28 +160,11 @@ def _tensors(module: nn.Module, dtype: torch.dtype) -> dict[str, torch.Tensor]:
 
 
 def _tokenizers(parts: Mapping[str, Checkpoint]) -> Tokenizers:
-    image = _image(parts["image"])
+    image = small_image(parts["image"])
     frames: Mapping[str, float] = parts["backbone"].config["video"]  # type: ignore[assignment]
     video = VideoTokenizer(image=image, num_frames=int(frames["num_frames"]), rate_hz=float(frames["rate_hz"]))
     text = ByteLevelText(bpe.Tokenizer.from_buffer(parts["text"].files["tokenizer.json"]))
-    return Tokenizers(text=text, image=image, video=video, speech=_speech(parts["speech"]))
-
-
-def _image(part: Checkpoint) -> SmallImageTokenizer:
-    return _filled(SmallImageTokenizer(SmallImageConfig(**part.config)), part)  # type: ignore[arg-type]
-
-
-def _speech(part: Checkpoint) -> SmallSpeechTokenizer:
-    return _filled(SmallSpeechTokenizer(SpeechCodecConfig.from_dict(part.config)), part)
-
-
-def _filled(module: Module, part: Checkpoint) -> Module:
-    """A network with a checkpoint's weights, in float32, ready for use."""
-    checkpoint.require_fit({name: tuple(value.shape) for name, value in module.state_dict().items()}, part.tensors)
-    module.load_state_dict(
-        {name: value.float() if value.is_floating_point() else value for name, value in part.tensors.items()}
-    )
-    return module.eval().requires_grad_(False)
+    return Tokenizers(text=text, image=image, video=video, speech=small_speech(parts["speech"]))
 
 
 def _network(part: Checkpoint, device: torch.device | str | None, dtype: torch.dtype) -> Transformer:
@@ -173,8 +181,14 @@ def _network(part: Checkpoint, device: torch.device | str | None, dtype: torch.d
 def _require_layout(place: Path, stored: Vocabulary) -> None:
     """CheckpointError unless every id of a stored layout, specials included, is where the code of its name puts it."""
     try:
-        if stored.name == "published":
-            expected = published(text_len=stored.image.start)
+        if stored.name != "embedded":
+            expected = published(
+                stored.image.start,
+                name=stored.name,
+                size=stored.size,
+                image_codes=len(stored.image),
+                speech_codes=len(stored.speech),
+            )
         else:
             sizes = {"image_codes": len(stored.image), "speech_codes": len(stored.speech)}
             expected = embedded(text_size=len(stored.text), **sizes)

@@ -12,26 +12,46 @@ from dynin.types import Modality
 
 # Pictures and videos choose places by the entropy of what could be there, never by how sure the drawn code is:
 # background is the surest code wherever the model does not know yet where things go, and would be committed everywhere.
-_EMBEDDED = {
+_EMBEDDED: dict[str, DecodingPolicy] = {
     Modality.TEXT: DecodingPolicy(num_steps=128, block_len=16, max_len=128),
     Modality.IMAGE: DecodingPolicy(num_steps=16, score="entropy", temperature=0.3, guidance_scale=0.7),
     Modality.VIDEO: DecodingPolicy(num_steps=32, score="entropy", temperature=0.3, guidance_scale=0.7),
     Modality.SPEECH: DecodingPolicy(num_steps=192, block_len=32, max_len=256, temperature=0.5),
 }
-_PUBLISHED = {
-    Modality.TEXT: DecodingPolicy(num_steps=256, block_len=128, max_len=1024),
+# The settings of the published demonstrations. Steps that would reveal nothing are left out: the transcripts' 256 steps
+# of two places each are 128.
+_PUBLISHED: dict[str, DecodingPolicy] = {
+    Modality.TEXT: DecodingPolicy(num_steps=256, block_len=128, max_len=1024, temperature=1.0),
     Modality.IMAGE: published_image(),
-    Modality.VIDEO: published_image(),
-    Modality.SPEECH: DecodingPolicy(num_steps=384, block_len=128, max_len=512, temperature=1.0),
+    Modality.SPEECH: DecodingPolicy(num_steps=383, block_len=128, temperature=1.0, guidance_scale=2.5),
+    "i2t.text": DecodingPolicy(num_steps=512, block_len=1024),
+    "v2t.text": DecodingPolicy(num_steps=128, block_len=128),
+    "s2t.text": DecodingPolicy(num_steps=128, block_len=2),
+    "i2i.image": published_image(num_steps=64),
+    "ti2ti.image": published_image(num_steps=64),
+    "ti2ti.text": DecodingPolicy(num_steps=129, block_len=129),
+    "s2s.speech": DecodingPolicy(num_steps=512, block_len=128, temperature=1.0),
+    "v2s.speech": DecodingPolicy(num_steps=255, block_len=128, temperature=1.0),
 }
+_LLADA: dict[str, DecodingPolicy] = {Modality.TEXT: DecodingPolicy(num_steps=512, block_len=32, max_len=1024)}
 
-POLICIES: Mapping[str, Mapping[Modality, DecodingPolicy]] = MappingProxyType(
-    {"embedded": MappingProxyType(_EMBEDDED), "published": MappingProxyType(_PUBLISHED)}
+POLICIES: Mapping[str, Mapping[str, DecodingPolicy]] = MappingProxyType(
+    {
+        "embedded": MappingProxyType(_EMBEDDED),
+        "published": MappingProxyType(_PUBLISHED),
+        "mmada": MappingProxyType(_PUBLISHED),
+        "llada": MappingProxyType(_LLADA),
+    }
 )
-"""The policies of a vocabulary, by the vocabulary's name. Text and speech grow by blocks until their end token."""
+"""By the vocabulary's name, then by modality, or by task and modality where a task has its own."""
 
 
-def adjust(policy: DecodingPolicy, *, steps: int | None, guidance: float | None) -> DecodingPolicy:
+def policy_of(policies: Mapping[str, DecodingPolicy], task: str, modality: Modality) -> DecodingPolicy:
+    """How a target of a task is decoded."""
+    return policies.get(f"{task}.{modality}") or policies[modality]
+
+
+def adjust(policy: DecodingPolicy, *, steps: int | None = None, guidance: float | None = None) -> DecodingPolicy:
     """A policy with what a request overrides.
 
     Args:

@@ -49,6 +49,7 @@ class Wishes(TypedDict, total=False):
     guidance: float | None
     thinking: bool | None
     redo: Redo | str | None
+    style: str | None
     trace: bool
 
 
@@ -75,6 +76,8 @@ class Request:
     """Whether a text answer to a text shows its reasoning first; None means yes."""
     redo: Redo | str | None = None
     """A part to make again of the picture, sound or text that is given; see `redo.parse_redo`."""
+    style: str | None = None
+    """Of the voice that is heard; the speech tokenizer lists its styles. None takes its own choice."""
     trace: bool = False
     """Whether the result keeps every step."""
 

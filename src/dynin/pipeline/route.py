@@ -1,7 +1,7 @@
 """Which task a request means: a row of the table, found by what is given and what is wanted.
 
 Enters: the table, the modalities given, the wanted ones. Leaves: one `Task`, or an error that lists the choices. Does
-not know any task by name, but for the questions that are asked where none is given.
+not know any task by name.
 """
 
 from collections.abc import Iterable, Mapping, Set
@@ -13,11 +13,6 @@ from dynin.sequence.task import Task
 from dynin.types import Modality
 
 TEXT, IMAGE, VIDEO, SPEECH = Modality.TEXT, Modality.IMAGE, Modality.VIDEO, Modality.SPEECH
-
-DEFAULT_QUESTIONS: Mapping[str, str] = MappingProxyType(
-    {"i2t": "What is in the picture?", "v2t": "What happens in the video?"}
-)
-"""What is asked where a task needs a text and none was given."""
 
 DEFAULT_TARGETS: Mapping[frozenset[Modality], Modality] = MappingProxyType(
     {frozenset({TEXT, IMAGE}): TEXT, frozenset({TEXT, VIDEO}): TEXT}
@@ -65,7 +60,7 @@ def choose(tasks: Mapping[str, Task], given: Set[Modality], to: str | None) -> T
 def _accepts(task: Task, given: Set[Modality]) -> bool:
     """Whether a task takes exactly these modalities, or would after its default question is added."""
     conditions = set(task.conditions)
-    return conditions == given or (task.name in DEFAULT_QUESTIONS and conditions == {*given, TEXT})
+    return conditions == given or (task.question != "" and conditions == {*given, TEXT})
 
 
 def _impossible(tasks: Mapping[str, Task], given: Set[Modality], targets: tuple[Modality, ...]) -> str:

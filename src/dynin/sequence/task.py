@@ -1,14 +1,14 @@
 """THE TABLE: a task is a row of ordered segments, some of which are targets.
 
-Enters: nothing. Leaves: `Task` rows in two tables, `EMBEDDED_TASKS` for models with the small layout and
-`PUBLISHED_TASKS` with the exact prompts of the published 8B model. Does not know ids, tokenizers or networks: markers
-are names of special tokens, lengths are names looked up when a row is assembled.
+Enters: nothing. Leaves: `Task` rows in tables: `EMBEDDED_TASKS` for models with the small layout, `PUBLISHED_TASKS`
+with the exact prompts of the published 8B model, and those of its ancestors. Does not know ids, tokenizers or networks:
+markers are names of special tokens, lengths are names looked up when a row is assembled.
 
 Adding a task is adding a row here; nothing else branches on a task's name.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from dynin.types import Modality
@@ -69,6 +69,13 @@ class Task:
     """Conditions that classifier-free guidance empties in its unconditional branch."""
     ends: Mapping[Modality, tuple[str, ...]] = field(default_factory=lambda: ENDS)
     """Special tokens that end a target of flexible length."""
+    question: str = ""
+    """Asked where the task takes a text and none was given; empty where one has to be given."""
+    shows_reasoning: bool | None = None
+    """Whether the answer to a text starts with its reasoning where nothing is said about it: True or False. With False
+    the prompt stays as it is; None where the model knows no switch for it."""
+    given_px: int | None = None
+    """Side of the square that given pictures and frames are cut to; None takes the tokenizer's."""
     reference: str = ""
     """The published code's name for the task."""
 
@@ -96,6 +103,7 @@ def _contents(segments: tuple[Segment, ...]) -> Iterator[Content]:
 
 
 ENDS: Mapping[Modality, tuple[str, ...]] = MappingProxyType({TEXT: ("eos",), SPEECH: ("eoa", "eos")})
+_CHAT_ENDS: Mapping[Modality, tuple[str, ...]] = MappingProxyType({**ENDS, TEXT: ("eos", "eot")})
 
 
 def marks(*names: str) -> tuple[Marker, ...]:
@@ -129,7 +137,7 @@ _MADE: dict[Modality, tuple[tuple[str, ...], tuple[str, ...]]] = {
 _EMBEDDED_LENGTHS = MappingProxyType({TEXT: 16, IMAGE: 16, VIDEO: 64, SPEECH: 32})
 
 
-def _embedded(name: str, conditions: tuple[Modality, ...], targets: tuple[Modality, ...]) -> Task:
+def _embedded(name: str, conditions: tuple[Modality, ...], targets: tuple[Modality, ...], question: str = "") -> Task:
     """A row of the embedded layout. Guidance empties the text, or the one condition where there is no text."""
     segments: list[Segment] = [Marker(name=name)]
     for modality in conditions:
@@ -139,8 +147,14 @@ def _embedded(name: str, conditions: tuple[Modality, ...], targets: tuple[Modali
         before, after = _MADE[modality]
         segments += [*marks(*before), Content(modality=modality, is_target=True), *marks(*after)]
     lengths: dict[str, int] = {modality: _EMBEDDED_LENGTHS[modality] for modality in targets}
-    dropped = (TEXT,) if TEXT in conditions else conditions
-    return Task(name=name, segments=tuple(segments), lengths=lengths, dropped=dropped)
+    return Task(
+        name=name,
+        segments=tuple(segments),
+        lengths=lengths,
+        dropped=(TEXT,) if TEXT in conditions else conditions,
+        question=question,
+        shows_reasoning=True if conditions == targets == (TEXT,) else None,
+    )
 
 
 EMBEDDED_TASKS: Mapping[str, Task] = MappingProxyType(
@@ -148,8 +162,8 @@ EMBEDDED_TASKS: Mapping[str, Task] = MappingProxyType(
         task.name: task
         for task in (
             _embedded("t2t", (TEXT,), (TEXT,)),
-            _embedded("i2t", (IMAGE, TEXT), (TEXT,)),
-            _embedded("v2t", (VIDEO, TEXT), (TEXT,)),
+            _embedded("i2t", (IMAGE, TEXT), (TEXT,), "What is in the picture?"),
+            _embedded("v2t", (VIDEO, TEXT), (TEXT,), "What happens in the video?"),
             _embedded("s2t", (SPEECH,), (TEXT,)),
             _embedded("t2i", (TEXT,), (IMAGE,)),
             _embedded("i2i", (TEXT, IMAGE), (IMAGE,)),
@@ -181,6 +195,8 @@ _ASSISTANT: tuple[Segment, ...] = (
 )
 _PROMPT = Content(modality=TEXT)
 _CHAT: tuple[Segment, ...] = (*_USER, Content(modality=TEXT, template="\n{}"), *_ASSISTANT)
+_READ_ALOUD = Content(modality=TEXT, template="\nRead the given sentence aloud.\n{}")
+_DESCRIBE = "Please describe this input in detail."
 
 
 def _made(modality: Modality) -> Content:
@@ -207,6 +223,8 @@ _PUBLISHED_ROWS = (
         segments=(*marks("bos"), *_CHAT, _made(TEXT)),
         lengths={TEXT: 512},
         dropped=(TEXT,),
+        ends=_CHAT_ENDS,
+        shows_reasoning=False,
     ),
     Task(
         name="i2t",
@@ -214,6 +232,9 @@ _PUBLISHED_ROWS = (
         segments=(*marks("mmu"), *_GIVEN_IMAGE, *marks("bos"), *_CHAT, _made(TEXT)),
         lengths={TEXT: 1024},
         dropped=(TEXT,),
+        ends=_CHAT_ENDS,
+        question=_DESCRIBE,
+        given_px=336,
     ),
     Task(
         name="v2t",
@@ -221,6 +242,9 @@ _PUBLISHED_ROWS = (
         segments=(*marks("v2t"), *_GIVEN_VIDEO, *marks("bos"), *_CHAT, _made(TEXT)),
         lengths={TEXT: 128},
         dropped=(TEXT,),
+        ends=_CHAT_ENDS,
+        question=_DESCRIBE,
+        given_px=336,
     ),
     Task(
         name="t2i",
@@ -235,6 +259,7 @@ _PUBLISHED_ROWS = (
         segments=(*marks("i2i"), *_GIVEN_IMAGE, _PROMPT_BLOCK, *_picture(_made(IMAGE))),
         lengths={"prompt": 129, IMAGE: 441},
         dropped=(TEXT,),
+        given_px=336,
     ),
     Task(
         name="s2t",
@@ -242,12 +267,14 @@ _PUBLISHED_ROWS = (
         segments=(*marks("s2t"), *_GIVEN_SPEECH, *_CHAT, _made(TEXT)),
         lengths={TEXT: 128},
         dropped=(SPEECH,),
+        ends=_CHAT_ENDS,
+        question="Transcribe the given audio.",
     ),
     Task(
         name="t2s",
         reference="t2s_gen",
         segments=(
-            Block(parts=(*marks("t2s", "bos"), *_CHAT, *marks("eos"))),
+            Block(parts=(*marks("t2s", "bos"), *_USER, _READ_ALOUD, *_ASSISTANT, *marks("eos"))),
             *marks("soa"),
             _made(SPEECH),
         ),
@@ -283,6 +310,8 @@ _PUBLISHED_ROWS = (
         ),
         lengths={"prompt": 1025, SPEECH: 255},
         dropped=(TEXT,),
+        question="Narrate the video.",
+        given_px=224,
     ),
     Task(
         name="ti2ti",
@@ -290,6 +319,7 @@ _PUBLISHED_ROWS = (
         segments=(*marks("ti2ti"), *_GIVEN_IMAGE, _PROMPT_BLOCK, *_picture(_made(IMAGE)), _made(TEXT)),
         lengths={"prompt": 129, IMAGE: 441, TEXT: 129},
         dropped=(TEXT,),
+        given_px=336,
     ),
 )
 
@@ -310,12 +340,13 @@ PUBLISHED_ALTERNATIVES: Mapping[str, Task] = MappingProxyType(
             ),
             lengths={"prompt": 129, IMAGE: 441},
             dropped=(TEXT,),
+            given_px=336,
         ),
         "t2s_fixed_gen": Task(
             name="t2s",
             reference="t2s_fixed_gen",
             segments=(
-                Block(parts=(*marks("t2s", "bos"), *_CHAT, *marks("eos"))),
+                Block(parts=(*marks("t2s", "bos"), *_USER, _READ_ALOUD, *_ASSISTANT, *marks("eos"))),
                 *marks("soa"),
                 _made(SPEECH),
                 *marks("eoa"),
@@ -328,5 +359,42 @@ PUBLISHED_ALTERNATIVES: Mapping[str, Task] = MappingProxyType(
 )
 """Further prompts of the published code, by its own names."""
 
-TABLES: Mapping[str, Mapping[str, Task]] = MappingProxyType({"embedded": EMBEDDED_TASKS, "published": PUBLISHED_TASKS})
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The ancestors. MMaDA has the published rows of its modalities, with longer prompts for pictures; LLaDA chats, with an
+# empty line after each header and no switch for its reasoning.
+
+MMADA_TASKS: Mapping[str, Task] = MappingProxyType(
+    {
+        "t2t": replace(PUBLISHED_TASKS["t2t"], shows_reasoning=None),
+        "i2t": replace(PUBLISHED_TASKS["i2t"], given_px=512),
+        "t2i": replace(PUBLISHED_TASKS["t2i"], lengths={"prompt": 513, IMAGE: 1024}),
+    }
+)
+
+LLADA_TASKS: Mapping[str, Task] = MappingProxyType(
+    {
+        "t2t": Task(
+            name="t2t",
+            reference="generate",
+            segments=(
+                *marks("bos"),
+                *_USER,
+                Content(modality=TEXT, template="\n\n{}"),
+                *marks("eot", "start_header"),
+                Literal(text="assistant"),
+                *marks("end_header"),
+                Literal(text="\n\n"),
+                _made(TEXT),
+            ),
+            lengths={TEXT: 128},
+            dropped=(TEXT,),
+            ends=_CHAT_ENDS,
+        )
+    }
+)
+
+TABLES: Mapping[str, Mapping[str, Task]] = MappingProxyType(
+    {"embedded": EMBEDDED_TASKS, "published": PUBLISHED_TASKS, "mmada": MMADA_TASKS, "llada": LLADA_TASKS}
+)
 """The task table of a vocabulary, by the vocabulary's name."""

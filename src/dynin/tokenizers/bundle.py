@@ -4,13 +4,14 @@ Enters: text, pictures (3, Y, X), videos and sounds of any size, length and rate
 others; and values again. Does not know ids, tasks or files.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from dynin.errors import MediaError, RequestError
+from dynin.errors import MediaError, RequestError, VocabularyError
 from dynin.media.audio import Audio, require_sound, resample
 from dynin.media.image import fit_square
 from dynin.media.video import Video
@@ -31,10 +32,13 @@ class Tokenizers:
     video: VideoTokenizer
     speech: SpeechTokenizer
 
-    def encode(self, modality: Modality, value: Value) -> str | Int[Tensor, " N"]:
+    def encode(self, modality: Modality, value: Value, size_px: int | None = None) -> str | Int[Tensor, " N"]:
         """A value to what a sequence carries: text stays text, everything else becomes codes on the CPU.
 
-        Pictures and frames are cut to a square of the tokenizer's size, sounds are resampled.
+        Pictures and frames are cut to a square, sounds are resampled.
+
+        Args:
+            size_px: Side of the square; None takes the tokenizer's.
 
         Raises:
             RequestError: If the value is not of the modality.
@@ -43,43 +47,60 @@ class Tokenizers:
         if modality == Modality.TEXT and isinstance(value, str):
             return value
         if modality == Modality.IMAGE and isinstance(value, Tensor):
-            return self.image.encode(self.fit(value)[None])[0].cpu()
+            return self.image.encode(self.fit(value, size_px)[None])[0].cpu()
         if modality == Modality.VIDEO and isinstance(value, Video):
             self._require_cells(value.frames[0])
-            return self.video.encode(value).cpu()
+            return self.video.encode(value, size_px).cpu()
         if modality == Modality.SPEECH and isinstance(value, Audio):
             return self.speech.encode(resample(require_sound(value), self.speech.input_rate_hz)).cpu()
         raise RequestError(f"{type(value).__name__} was given as {modality}; give text, a picture, a video or a sound")
 
-    def decode(self, modality: Modality, codes: Int[Tensor, " N"], generator: torch.Generator | None = None) -> Value:
-        """Text ids or codes to a value on the CPU.
+    def decode(
+        self,
+        modality: Modality,
+        codes: Int[Tensor, " N"],
+        generator: torch.Generator | None = None,
+        style: str | None = None,
+    ) -> Value:
+        """Text ids or codes to a value on the CPU; the codes of a picture fill a square.
 
         Args:
             generator: For speech tokenizers that draw the fine structure of a sound.
+            style: Of the voice; None takes the speech tokenizer's own choice.
+        Raises:
+            VocabularyError: If the codes of a picture fill no square.
+            RequestError: If the speech tokenizer has no such style.
         """
         codes = codes.cpu()
         match modality:
             case Modality.TEXT:
                 return self.text.decode(codes.tolist())
             case Modality.IMAGE:
-                grid = self.image.grid(self.image.image_size, self.image.image_size)
-                return self.image.decode(codes[None], grid)[0].float().cpu()
+                side = math.isqrt(codes.numel())
+                if side * side != codes.numel():
+                    raise VocabularyError(f"{codes.numel()} codes fill no square picture; expected a square number")
+                return self.image.decode(codes[None], (side, side))[0].float().cpu()
             case Modality.VIDEO:
                 return self.video.decode(codes)
             case Modality.SPEECH if codes.numel() == 0:
                 return Audio(samples=torch.zeros(0), rate_hz=self.speech.output_rate_hz)
             case Modality.SPEECH:
-                return self.speech.decode(codes, generator=generator)
+                return self.speech.decode(codes, style, generator)
 
-    def fit(self, pixels: Tensor) -> Tensor:
+    def fit(self, pixels: Tensor, size_px: int | None = None) -> Tensor:
         """The square copy of a picture that is encoded; MediaError for a picture smaller than one cell."""
         self._require_cells(pixels)
-        return fit_square(pixels, self.image.image_size)
+        return fit_square(pixels, size_px or self.image.image_size)
 
     def codebook_size(self, modality: Modality) -> int:
         """How many ids or codes, from 0, a modality has; a vocabulary's range may be larger."""
-        sizes = {Modality.TEXT: self.text.size, Modality.SPEECH: self.speech.codebook_size}
-        return sizes.get(modality, self.image.codebook_size)
+        match modality:
+            case Modality.TEXT:
+                return self.text.size
+            case Modality.SPEECH:
+                return self.speech.codebook_size
+            case _:
+                return self.image.codebook_size
 
     def fingerprints(self) -> dict[str, str]:
         """A hash of each tokenizer."""

@@ -5,6 +5,7 @@ text can become a control id, since control ids are not in this tokenizer at all
 """
 
 import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from dynin.errors import CheckpointError
+from dynin.repository import read_json
 
 
 class ByteLevelText:
@@ -45,6 +47,24 @@ class ByteLevelText:
             raise CheckpointError(f"cannot read the text tokenizer {path}: {error.strerror}") from error
         except Exception as error:  # the library raises bare Exception for malformed files
             raise CheckpointError(f"{path} is not a tokenizer file; fetch the checkpoint again") from error
+
+    @classmethod
+    def load_published(cls, path: Path) -> tuple["ByteLevelText", dict[str, int]]:
+        """Read the `tokenizer.json` of a published model, and the ids of the names it adds to its vocabulary.
+
+        The names are taken out: a control id comes from the layout of a row, never from text.
+
+        Raises:
+            CheckpointError: If the file is missing or no tokenizer.
+        """
+        values = read_json(path)
+        try:
+            added = {str(entry["content"]): int(entry["id"]) for entry in values.get("added_tokens") or []}
+            values |= {"added_tokens": [], "post_processor": None}
+            inner = tokenizers.Tokenizer.from_str(json.dumps(values))
+        except Exception as error:  # the library raises bare Exception for malformed files
+            raise CheckpointError(f"{path} is not a tokenizer file; fetch the checkpoint again") from error
+        return cls(inner), added
 
     def to_json(self) -> str:
         """The content of `tokenizer.json`."""

@@ -32,10 +32,15 @@ class VideoTokenizer:
         rows, columns = self.image.grid(self.image.image_size, self.image.image_size)
         return self.num_frames * rows * columns
 
-    def encode(self, video: Video) -> Int[Tensor, " N"]:
-        """A video to codes: `num_frames` frames spread evenly, each cut to a square; frame by frame in raster order."""
+    def encode(self, video: Video, size_px: int | None = None) -> Int[Tensor, " N"]:
+        """A video to codes: `num_frames` frames spread evenly, each cut to a square; frame by frame in raster order.
+
+        Args:
+            size_px: Side of the square; None takes the image tokenizer's.
+        """
         chosen = choose_frames(len(video.frames), self.num_frames)
-        frames = torch.stack([fit_square(video.frames[at], self.image.image_size) for at in chosen])
+        side = size_px or self.image.image_size
+        frames = torch.stack([fit_square(video.frames[at], side) for at in chosen])
         return self.image.encode(frames).flatten()
 
     def decode(self, codes: Int[Tensor, " N"]) -> Video:

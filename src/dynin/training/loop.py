@@ -62,7 +62,7 @@ def train(
     device = next(model.parameters()).device
     tallies: dict[str, Tally] = defaultdict(Tally)
     started, tokens = time.monotonic(), 0
-    for step, batches in _batches(source, first, objective.vocabulary["pad"], config):
+    for step, batches in _batches(source, first, objective.vocabulary.pad_id, config):
         share = optim.share_of_peak(step, config.steps, config.optimizer)
         optim.set_rates(optimizers, share)
         add_tallies(tallies, _gradients(model, objective, batches, step, config))

@@ -1,16 +1,24 @@
 import pytest
 
 from dynin.decoding.policy import DecodingPolicy
-from dynin.pipeline.policies import POLICIES, adjust, for_redo, limit
+from dynin.pipeline.policies import POLICIES, adjust, for_redo, limit, policy_of
 from dynin.sequence.task import TABLES
 from dynin.types import Modality
 
 GROWING = DecodingPolicy(num_steps=128, block_len=16, max_len=128)
 
 
-def test_every_layout_with_tasks_has_a_policy_for_every_modality():
+def test_every_target_of_every_layout_has_a_policy():
     assert set(POLICIES) == set(TABLES)
-    assert all(set(table) == set(Modality) for table in POLICIES.values())
+    for name, table in TABLES.items():
+        for task in table.values():
+            assert all(policy_of(POLICIES[name], task.name, modality) for modality in task.targets)
+
+
+def test_a_task_s_own_policy_comes_before_the_modality_s():
+    table = POLICIES["published"]
+    assert policy_of(table, "i2i", Modality.IMAGE).num_steps == 64
+    assert policy_of(table, "t2i", Modality.IMAGE).num_steps == 20
 
 
 def test_steps_of_a_growing_canvas_count_for_each_block():

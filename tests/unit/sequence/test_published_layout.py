@@ -112,8 +112,8 @@ def test_a_transcript_follows_the_sound_without_bos(assembler):
 
 
 def test_speech_is_made_after_a_left_padded_prompt(assembler):
-    row = assembler.assemble(PUBLISHED_TASKS["t2s"], {TEXT: "say\nhello you"})
-    start = 1025 - (1 + 1 + 3 + 3 + 5 + 1)
+    row = assembler.assemble(PUBLISHED_TASKS["t2s"], {TEXT: "hello you"})
+    start = 1025 - (1 + 1 + 3 + 7 + 5 + 1)  # "Read the given sentence aloud." comes before the text
     assert len(row.ids) == 1409
     assert row.ids[start - 1].item() == IPAD
     assert row.ids[start : start + 2].tolist() == [126_099, BOS]
