@@ -37,7 +37,7 @@ class RowMaker:
     speech: SpeechTokenizer | None = None
     """None where every sound comes as codes already."""
     whole_prob: float = 0.5
-    """Share of rows with the whole canvas of a flexible target."""
+    """Share of rows with the whole canvas of a flexible target; the others are cut to one of its blocks."""
 
     def rows(self, examples: Rows[Example], generator: np.random.Generator, *, drop_prob: float) -> list[Sequence]:
         """Training rows of examples of any tasks.

@@ -64,6 +64,9 @@ class TrainConfig:
     """Pictures hold one object only at first, and up to three from this step on."""
     drop_prob: float = 0.1
     """Share of rows whose condition is emptied, for classifier-free guidance."""
+    whole_prob: float = 0.5
+    """Share of rows with all of a text or sound. The others end with one block of it, as the decoder will see them:
+    everything before is there, nothing after."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 

@@ -106,6 +106,7 @@ def run(
             assembler=Assembler(vocabulary=EMBEDDED, encode_text=tokenizers.text.encode),
             tasks=EMBEDDED_TASKS,
             image=tokenizers.image,
+            whole_prob=config.whole_prob,
         ),
         weights={task: weight for task, weight in config.tasks.items() if weight > 0},
         rows_per_step=config.rows_per_step,
