@@ -1,7 +1,6 @@
-"""Where and how finely the network computes: the only place that chooses a device.
+"""Where the network computes: the only place that chooses a device.
 
-Enters: what the user wrote after `--device` and `--dtype`. Leaves: a `torch.device`, a `torch.dtype`. Does not know
-models.
+Enters: what the user wrote after `--device`. Leaves: a `torch.device`. Does not know models.
 """
 
 from typing import TYPE_CHECKING
@@ -12,7 +11,6 @@ from dynin.errors import RequestError
 if TYPE_CHECKING:
     import torch
 
-DTYPES = ("float32", "bfloat16", "float16")
 KINDS = ("auto", "cpu", "cuda", "mps")
 
 
@@ -34,14 +32,3 @@ def resolve(name: str) -> "torch.device":
     if not has[kind] or int(number or 0) >= count:
         raise RequestError(f"this machine has no device {name!r}; use --device auto or --device cpu")
     return torch.device(name)
-
-
-def resolve_dtype(name: str) -> "torch.dtype":
-    """A dtype by name; RequestError that names the nearest for an unknown one."""
-    import torch
-
-    if name not in DTYPES:
-        raise RequestError(f"unknown dtype {name!r}{suggest(name, DTYPES)}")
-    dtype = getattr(torch, name)
-    assert isinstance(dtype, torch.dtype)
-    return dtype

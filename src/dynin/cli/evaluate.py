@@ -34,9 +34,9 @@ def evaluate(
     remask: Annotated[
         str, typer.Option(help="policy, none, confidence or verify: hide committed places again.")
     ] = "policy",
-    model: Annotated[str | None, typer.Option(metavar="PATH_OR_ID", help="A model's folder or hub id.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="MODEL", help="A folder, a hub id, or a file MODEL.toml.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16: what the network computes in.")] = "float32",
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16: what the network computes in.")] = None,
 ) -> None:
     """Score every task on held-out compositions."""
     if suite not in SUITES:
@@ -56,7 +56,7 @@ def evaluate(
         raise RequestError(f"{suite} decodes by itself; leave --steps, --guidance and --remask out")
     require_place(output)
     if suite != "emoji-world":
-        loaded = load(model, device=devices.resolve(device), dtype=devices.resolve_dtype(dtype))
+        loaded = load(model, device=devices.resolve(device), dtype=dtype)
         _score_aside(suite, task, loaded, seed=seed, limit=limit, output=output)
         return
     wanted = runner.Wanted(
@@ -68,7 +68,7 @@ def evaluate(
         remask=remask,  # type: ignore[arg-type]
     )
     runner.require_tools(wanted.rows)
-    loaded = load(model, device=devices.resolve(device), dtype=devices.resolve_dtype(dtype))
+    loaded = load(model, device=devices.resolve(device), dtype=dtype)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -81,7 +81,7 @@ def evaluate(
             if not console.is_terminal and done == total:
                 console.print(f"{row}: {total} examples scored", highlight=False)
 
-        scores = runner.evaluate(loaded, wanted, output, about={"dtype": dtype}, progress=show)
+        scores = runner.evaluate(loaded, wanted, output, about={"dtype": dtype or "as loaded"}, progress=show)
     typer.echo(report.table(scores))
     typer.echo(f"written to {output}")
 

@@ -42,8 +42,10 @@ def generate(
             "words:3-5@TEXTFILE. PART@FILE names the file to be corrected.",
         ),
     ] = None,
-    model: Annotated[str | None, typer.Option(metavar="PATH_OR_ID", help="A model's folder or hub id.")] = None,
+    style: Annotated[str | None, typer.Option(help="Of the voice that speaks; an unknown one lists them.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="MODEL", help="A folder, a hub id, or a file MODEL.toml.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16: what the network computes in.")] = None,
     trace: Annotated[str | None, typer.Option(metavar="FILE.gif", help="Write the canvas filling in.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of words.")] = False,
 ) -> None:
@@ -74,9 +76,10 @@ def generate(
         guidance=guidance,
         thinking=think,
         redo=redo,
+        style=style,
         trace=trace is not None,
     )
-    loaded = load(model, device=devices.resolve(device))
+    loaded = load(model, device=devices.resolve(device), dtype=dtype)
     with Watcher(f"making {to or 'an answer'}") as watcher:
         result = loaded.run(request, watcher)
     written = _write(result, place)

@@ -142,6 +142,7 @@ class Dynin:
             raise RequestError(f"a part of {redo.modality} is to be made again, but {task.name} makes {to}; drop `to`")
         if request.thinking is not None and task.shows_reasoning is None:
             raise RequestError(f"{task.name} has no reasoning to show or hide; leave `thinking` (--think) out")
+        self._require_style(task, request.style)
         if Modality.TEXT in task.conditions:
             values[Modality.TEXT] = _prompt(task, values.get(Modality.TEXT), request.thinking)
         given = {modality: self.tokenizers.encode(modality, value, task.given_px) for modality, value in values.items()}
@@ -157,6 +158,14 @@ class Dynin:
             chosen = {modality: for_redo(policy) for modality, policy in chosen.items()}
         policies = self._fit(sequence, chosen)
         return _Job(request=request, sequence=sequence, policies=policies, redo=redo, original=original)
+
+    def _require_style(self, task: Task, style: str | None) -> None:
+        """RequestError for a style that nothing will speak in, before anything slow."""
+        if style is None:
+            return
+        if Modality.SPEECH not in task.targets:
+            raise RequestError(f"{task.name} makes no speech; leave `style` (--style) out")
+        self.tokenizers.require_style(style)
 
     def _lay_out(self, task: Task, given: Mapping[Modality, str | Tensor], opened: Opened | None) -> Sequence:
         """The row of ids; with a redo, the whole original as target and only its open codes hidden."""

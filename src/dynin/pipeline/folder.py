@@ -24,6 +24,8 @@ from dynin.errors import CheckpointError, RequestError, VocabularyError
 from dynin.model.config import ModelConfig
 from dynin.model.published import is_published
 from dynin.model.transformer import Transformer
+from dynin.pipeline.description import is_description
+from dynin.pipeline.description import read as read_description
 from dynin.pipeline.dynin import Dynin
 from dynin.pipeline.parts import small_image, small_speech
 from dynin.pipeline.policies import POLICIES
@@ -102,8 +104,8 @@ def load(
     """Read and verify a model; None takes the one that ships with the code.
 
     Args:
-        path_or_id: A folder written by `save`, a folder in the published layout (Dynin-Omni, MMaDA, LLaDA), or
-            `org/name` on the model hub, with `@revision` behind it to pin one.
+        path_or_id: A folder written by `save`, a folder in the published layout (Dynin-Omni, MMaDA, LLaDA),
+            `org/name` on the model hub, with `@revision` behind it to pin one, or a TOML file that tells of a model.
         device: Where the network runs; None leaves it where tensors are made by default. The embedded tokenizers stay
             on the CPU.
         dtype: Of the network, also by name; None takes float32 for models of ours, and published ones as stored.
@@ -114,6 +116,16 @@ def load(
         CheckpointError: If a file is missing or damaged, or the parts do not belong together.
         RequestError: If there is no such dtype.
     """
+    if path_or_id is not None and is_description(path_or_id):
+        told = read_description(path_or_id)
+        given = MediaSources(image=sources.image or told.image or None, speech=sources.speech or told.speech or None)
+        return load(
+            told.backbone,
+            device=device,
+            dtype=dtype or told.dtype or None,
+            sources=given,
+            text_len=text_len or told.text_len or None,
+        )
     dtype = _dtype(dtype)
     if path_or_id is None and not EMBEDDED_FOLDER.is_dir():
         raise CheckpointError(f"{EMBEDDED_FOLDER}: the embedded model is missing; restore it, or name another model")

@@ -24,7 +24,7 @@ from dynin.errors import CheckpointError, RequestError
 from dynin.model import published
 from dynin.model.published import Published
 from dynin.pipeline.dynin import Dynin
-from dynin.pipeline.parts import image_tokenizer, speech_tokenizer
+from dynin.pipeline.parts import image_tokenizer, is_ours, speech_tokenizer
 from dynin.tokenizers.bundle import Tokenizers
 from dynin.tokenizers.deferred import DeferredImage, DeferredSpeech
 from dynin.tokenizers.protocol import ImageTokenizer, SpeechTokenizer
@@ -112,31 +112,41 @@ def _tokenizers(
     sources: MediaSources,
     device: torch.device | str | None,
 ) -> Tokenizers:
-    """All four, those of media deferred."""
-    folder, family = found.repository.folder, found.family
-    where = {
-        name: getattr(sources, name)
-        or (folder / name if (folder / name).is_dir() else getattr(DEFAULTS[family.name], name))
-        for name in ("image", "speech")
-    }
+    """All four, the large ones of media deferred."""
+    image_place = _place(found, "image", sources.image)
+    speech_place = _place(found, "speech", sources.speech)
 
     def read_image() -> ImageTokenizer:
-        if where["image"] is None:
-            raise RequestError(f"{folder}: a {family.name} model knows no pictures")
-        return image_tokenizer(checkpoint.resolve(where["image"]), device=device)
+        return image_tokenizer(checkpoint.resolve(_known(found, image_place, "pictures")), device=device)
 
     def read_speech() -> SpeechTokenizer:
-        if where["speech"] is None:
-            raise RequestError(f"{folder}: a {family.name} model knows no speech")
-        return speech_tokenizer(checkpoint.resolve(where["speech"]), device=device)
+        return speech_tokenizer(checkpoint.resolve(_known(found, speech_place, "speech")), device=device)
 
-    image = DeferredImage(load=read_image, codebook_size=len(layout.image), downsample=16, image_size=512)
-    speech = DeferredSpeech(
+    image: ImageTokenizer = DeferredImage(
+        load=read_image, codebook_size=len(layout.image), downsample=16, image_size=512
+    )
+    speech: SpeechTokenizer = DeferredSpeech(
         load=read_speech,
         codebook_size=len(layout.speech),
         input_rate_hz=16_000,
         output_rate_hz=22_050,
         frame_rate_hz=25.0,
     )
-    video = VideoTokenizer(image=image, num_frames=NUM_FRAMES)
-    return Tokenizers(text=text, image=image, video=video, speech=speech)
+    if image_place is not None and is_ours(Path(image_place)):
+        image = read_image()
+    if speech_place is not None and is_ours(Path(speech_place)):
+        speech = read_speech()
+    return Tokenizers(text=text, image=image, video=VideoTokenizer(image=image, num_frames=NUM_FRAMES), speech=speech)
+
+
+def _place(found: Published, name: str, given: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
+    """Where a media tokenizer is: as given, else in the model's own folder, else where the family has it."""
+    beside = found.repository.folder / name
+    default: str | os.PathLike[str] | None = getattr(DEFAULTS[found.family.name], name)
+    return given or (beside if beside.is_dir() else default)
+
+
+def _known(found: Published, place: str | os.PathLike[str] | None, what: str) -> str | os.PathLike[str]:
+    if place is None:
+        raise RequestError(f"{found.repository.folder}: a {found.family.name} model knows no {what}")
+    return place

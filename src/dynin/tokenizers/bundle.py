@@ -11,10 +11,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from dynin.config import suggest
 from dynin.errors import MediaError, RequestError, VocabularyError
 from dynin.media.audio import Audio, require_sound, resample
 from dynin.media.image import fit_square
 from dynin.media.video import Video
+from dynin.tokenizers.deferred import DeferredSpeech
 from dynin.tokenizers.protocol import ImageTokenizer, SpeechTokenizer, TextTokenizer
 from dynin.tokenizers.video import VideoTokenizer
 from dynin.types import Modality
@@ -101,6 +103,12 @@ class Tokenizers:
                 return self.speech.codebook_size
             case _:
                 return self.image.codebook_size
+
+    def require_style(self, style: str) -> None:
+        """RequestError that lists the styles, or names the nearest, for one that the speech tokenizer does not have."""
+        styles = (self.speech.inner() if isinstance(self.speech, DeferredSpeech) else self.speech).styles
+        if style not in styles:
+            raise RequestError(f"unknown style {style!r}{suggest(style, styles)}")
 
     def fingerprints(self) -> dict[str, str]:
         """A hash of each tokenizer."""

@@ -64,6 +64,7 @@ class DeferredSpeech:
     output_rate_hz: int
     frame_rate_hz: float
     styles: tuple[str, ...] = ()
+    """Empty until the tokenizer is read."""
     default_style: str = ""
     _read: SpeechTokenizer | None = field(default=None, init=False)
 

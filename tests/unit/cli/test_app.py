@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 from dynin import testing
 from dynin.cli import app as apps
@@ -70,12 +69,6 @@ def test_a_mistake_is_one_line_and_no_file(capsys, tmp_path, monkeypatch, argume
 def test_an_unknown_device_names_the_nearest():
     with pytest.raises(RequestError, match="did you mean 'cuda'"):
         devices.resolve("cudda")
-
-
-def test_an_unknown_dtype_names_the_nearest():
-    with pytest.raises(RequestError, match="did you mean 'bfloat16'"):
-        devices.resolve_dtype("bfloat")
-    assert devices.resolve_dtype("float16") == torch.float16
 
 
 def test_a_device_that_is_not_there_is_refused():

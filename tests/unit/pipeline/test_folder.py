@@ -7,7 +7,7 @@ import torch
 
 import dynin
 from dynin import checkpoint, testing
-from dynin.errors import CheckpointError
+from dynin.errors import CheckpointError, RequestError
 from dynin.pipeline import folder as folders
 from dynin.vocabulary import PUBLISHED, embedded
 
@@ -116,3 +116,11 @@ def test_a_folder_that_does_not_exist_is_refused(tmp_path):
 def test_the_provenance_is_kept(home):
     config = json.loads((home / "backbone" / "config.json").read_text())
     assert config["provenance"] == {"data": "none, weights are random"}
+
+
+def test_a_dtype_may_be_named_and_an_unknown_one_is_met_by_the_nearest(home):
+    assert dynin.load(home, dtype="bfloat16").model.embed.weight.dtype == torch.bfloat16
+    with pytest.raises(RequestError, match="unknown dtype 'bfloat'; did you mean 'bfloat16'"):
+        dynin.load(home, dtype="bfloat")
+    with pytest.raises(RequestError, match="unknown dtype 'int8'"):
+        dynin.load(home, dtype="int8")
