@@ -25,6 +25,8 @@ class VideoTokenizer:
     """Frames that the model looks at and makes."""
     rate_hz: float = 4.0
     """Rate of the videos that are made."""
+    frames_at_once: int = 4
+    """Frames that go through the image tokenizer together: several keep a GPU busy, all might not fit its memory."""
 
     @property
     def num_codes(self) -> int:
@@ -41,7 +43,7 @@ class VideoTokenizer:
         chosen = choose_frames(len(video.frames), self.num_frames)
         side = size_px or self.image.image_size
         frames = torch.stack([fit_square(video.frames[at], side) for at in chosen])
-        return self.image.encode(frames).flatten()
+        return torch.cat([self.image.encode(part) for part in frames.split(self.frames_at_once)]).flatten()
 
     def decode(self, codes: Int[Tensor, " N"]) -> Video:
         """Codes to a video at `rate_hz`; VocabularyError unless they fill every frame."""
@@ -50,5 +52,6 @@ class VideoTokenizer:
                 f"{codes.numel()} codes do not fill a video of {self.num_frames} frames with {self.num_codes} codes"
             )
         grid = self.image.grid(self.image.image_size, self.image.image_size)
-        frames = self.image.decode(codes.reshape(self.num_frames, -1), grid)
-        return Video(frames=frames.float().cpu(), rate_hz=self.rate_hz)
+        parts = codes.reshape(self.num_frames, -1).split(self.frames_at_once)
+        frames = torch.cat([self.image.decode(part, grid).float().cpu() for part in parts])
+        return Video(frames=frames, rate_hz=self.rate_hz)

@@ -63,7 +63,7 @@ def to_published(tensors: Mapping[str, Tensor], config: Magvit2Config = PUBLISHE
     return from_published(tensors, config)
 
 
-def load(folder: Path, *, dtype: torch.dtype = torch.float32, channels_last: bool = False) -> Magvit2Tokenizer:
+def load(folder: Path, *, dtype: torch.dtype = torch.float32, channels_last: bool = True) -> Magvit2Tokenizer:
     """The published tokenizer in a folder, on the CPU, ready to encode and decode.
 
     Nothing is drawn or allocated besides the weights.

@@ -10,8 +10,6 @@ The network runs in the dtype and on the device of its weights; `to(memory_forma
 the layout that convolutions prefer. Pixels are float32 either way.
 """
 
-import hashlib
-import json
 from dataclasses import asdict
 
 import torch
@@ -21,6 +19,7 @@ from torch import Tensor, nn
 
 from dynin.errors import MediaError, VocabularyError
 from dynin.media.image import fit_square, from_pil, to_pil
+from dynin.tokenizers.fingerprint import fingerprint
 from dynin.tokenizers.magvit2.decoder import Decoder
 from dynin.tokenizers.magvit2.encoder import Encoder
 from dynin.tokenizers.magvit2.layers import Magvit2Config
@@ -109,11 +108,7 @@ class Magvit2Tokenizer(nn.Module):
 
     def fingerprint(self) -> str:
         """A hash of configuration, weights and the dtype they work in: equal fingerprints give equal codes."""
-        digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
-        for name, value in sorted(self.state_dict().items()):
-            digest.update(f"{name} {value.dtype}".encode())
-            digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy())
-        return digest.hexdigest()[:16]
+        return fingerprint(asdict(self.config), self.state_dict())
 
 
 def preprocess(pixels: Float[Tensor, "3 Y X"], size_px: int, *, squash: bool = False) -> Float[Tensor, "3 _ _"]:
