@@ -28,6 +28,8 @@ HOMELESS = {"utils", "util", "common", "helpers", "helper", "misc"}
 BANNED_MODULES = {"pickle", "cPickle", "dill", "marshal", "shelve", "joblib"}
 BANNED_CALLS = {"eval", "exec"}
 BANNED_ATTRIBUTES = {("torch", "load"), ("torch", "save"), ("torch", "manual_seed")}
+ALLOWED = {("src/dynin/pickled.py", "torch.load")}
+"""The explicit conversion of pickled weights, which reads tensors only."""
 CODE_SUFFIXES = {".py", ".toml", ".cfg", ".ini", ".sh", ""}
 CODE_NAMES = {"Makefile", "run"}
 
@@ -138,6 +140,8 @@ def banned_code(root: Path) -> Iterator[str]:
             continue
         for node in ast.walk(tree):
             for word in banned_words(node):
+                if (place.as_posix(), word) in ALLOWED:
+                    continue
                 yield f"{place}:{getattr(node, 'lineno', 0)}: {word} is not used here (see CONTRIBUTING.md, Safety)"
 
 

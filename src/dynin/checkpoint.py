@@ -65,7 +65,7 @@ def save(folder: Path, checkpoint: Checkpoint, *, max_shard_bytes: int = MAX_SHA
     Raises:
         CheckpointError: If one tensor alone exceeds the shard limit, or the folder cannot be written.
     """
-    _replace(folder, lambda fresh: _write(fresh, checkpoint, max_shard_bytes))
+    replace_folder(folder, lambda fresh: write_part(fresh, checkpoint, max_shard_bytes))
 
 
 def save_model(folder: Path, parts: Mapping[str, Checkpoint], *, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
@@ -73,17 +73,10 @@ def save_model(folder: Path, parts: Mapping[str, Checkpoint], *, max_shard_bytes
 
     def write(fresh: Path) -> None:
         for name, part in parts.items():
-            _write(fresh / name, part, max_shard_bytes)
-        _write(fresh, Checkpoint(kind="model", config={"parts": sorted(parts)}), max_shard_bytes)
+            write_part(fresh / name, part, max_shard_bytes)
+        write_part(fresh, Checkpoint(kind="model", config={"parts": sorted(parts)}), max_shard_bytes)
 
-    _replace(folder, write)
-
-
-def save_files(
-    folder: Path, tensors: Mapping[str, Tensor], files: Mapping[str, bytes], *, max_shard_bytes: int = MAX_SHARD_BYTES
-) -> None:
-    """Write or replace a folder of another layout: shards, their index, the files, SHA256SUMS; errors as in `save`."""
-    _replace(folder, lambda fresh: _write_files(fresh, tensors, files, max_shard_bytes))
+    replace_folder(folder, write)
 
 
 def load(folder: Path, *, vocabulary: Vocabulary | None = None, dtype: torch.dtype | None = None) -> Checkpoint:
@@ -203,8 +196,8 @@ def _standing(folder: Path) -> Path:
     raise CheckpointError(f"{folder}: no such folder; expected a checkpoint with {_CONFIG} and {_SUMS}")
 
 
-def _replace(folder: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a fresh folder, then put it in place of the old one."""
+def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a fresh folder, then put it in place of the old one; errors as in `save`."""
     folder = folder.resolve()
     fresh, old = folder.with_name(f".{folder.name}.new"), _retired(folder)
     try:
@@ -243,7 +236,8 @@ def _sync_path(path: Path) -> None:
         os.close(descriptor)
 
 
-def _write(folder: Path, checkpoint: Checkpoint, max_shard_bytes: int) -> None:
+def write_part(folder: Path, checkpoint: Checkpoint, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
+    """Write a checkpoint into a fresh folder that `replace_folder` made."""
     config = {
         "format_version": FORMAT_VERSION,
         "kind": checkpoint.kind,
@@ -255,10 +249,10 @@ def _write(folder: Path, checkpoint: Checkpoint, max_shard_bytes: int) -> None:
     }
     if _CONFIG in checkpoint.files:
         raise ValueError(f"{_CONFIG!r} cannot be the name of a further file of a checkpoint")
-    _write_files(folder, checkpoint.tensors, {_CONFIG: to_json(config), **checkpoint.files}, max_shard_bytes)
+    write_files(folder, checkpoint.tensors, {_CONFIG: to_json(config), **checkpoint.files}, max_shard_bytes)
 
 
-def _write_files(folder: Path, tensors: Mapping[str, Tensor], files: Mapping[str, bytes], max_shard_bytes: int) -> None:
+def write_files(folder: Path, tensors: Mapping[str, Tensor], files: Mapping[str, bytes], max_shard_bytes: int) -> None:
     """Shards, their index, the files as they are, and checksums of everything."""
     folder.mkdir(parents=True, exist_ok=True)
     shards = _shards(tensors, max_shard_bytes)

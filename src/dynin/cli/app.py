@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
+from dynin.cli.convert import convert
 from dynin.cli.data import data
 from dynin.cli.demo import demo
 from dynin.cli.doctor import doctor
@@ -34,6 +35,7 @@ app.command()(demo)
 app.command()(evaluate)
 app.command()(data)
 app.command()(train)
+app.command()(convert)
 app.command("train-codec")(train_codec)
 app.command()(doctor)
 

@@ -34,9 +34,13 @@ def evaluate(
     remask: Annotated[
         str, typer.Option(help="policy, none, confidence or verify: hide committed places again.")
     ] = "policy",
-    model: Annotated[str | None, typer.Option(metavar="MODEL", help="A folder, a hub id, or a file MODEL.toml.")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="A folder, a hub id, or a file MODEL.toml.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16: what the network computes in.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16: what the network computes in.")
+    ] = None,
 ) -> None:
     """Score every task on held-out compositions."""
     if suite not in SUITES:

@@ -43,9 +43,13 @@ def generate(
         ),
     ] = None,
     style: Annotated[str | None, typer.Option(help="Of the voice that speaks; an unknown one lists them.")] = None,
-    model: Annotated[str | None, typer.Option(metavar="MODEL", help="A folder, a hub id, or a file MODEL.toml.")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="A folder, a hub id, or a file MODEL.toml.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16: what the network computes in.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16: what the network computes in.")
+    ] = None,
     trace: Annotated[str | None, typer.Option(metavar="FILE.gif", help="Write the canvas filling in.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of words.")] = False,
 ) -> None:

@@ -11,6 +11,7 @@ not know media tokenizers or tasks.
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from dynin.model.published import CONFIG, FAMILIES, LAYOUT_KEY, Family
 from dynin.model.transformer import Transformer
 from dynin.vocabulary import Vocabulary
 
+_NOTHING: Mapping[str, object] = MappingProxyType({})
 MAX_SHARD_BYTES = 5 * 10**9
 """As the hub's own tools split weights."""
 
@@ -108,18 +110,47 @@ def save(
     Raises:
         CheckpointError: If the folder cannot be written, or holds something that is no model.
     """
+    require_place(folder)
+    checkpoint.replace_folder(
+        folder,
+        lambda fresh: write(
+            fresh, model, layout, tokenizer_json, dtype=dtype, card=card, max_shard_bytes=max_shard_bytes
+        ),
+    )
+
+
+def write(
+    fresh: Path,
+    model: Transformer,
+    layout: Vocabulary,
+    tokenizer_json: str,
+    *,
+    dtype: torch.dtype | None = None,
+    card: str = "",
+    more: Mapping[str, object] = _NOTHING,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
+    """Fill a folder that `checkpoint.replace_folder` made; arguments as in `save`.
+
+    Args:
+        more: Further keys of the config, which other engines pass over.
+    """
     family = FAMILIES.get(layout.name, FAMILIES["published"])
     tensors: Mapping[str, Tensor] = to_published(model.state_dict(), model.config)
     if dtype is not None:
         tensors = {name: value.to(dtype) for name, value in tensors.items()}
-    if folder.exists() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
-        raise CheckpointError(f"{folder}: holds something that is no model; name an empty or new folder")
     files = {
-        CONFIG: checkpoint.to_json(published_config(model.config, layout, family)),
+        CONFIG: checkpoint.to_json({**published_config(model.config, layout, family), **more}),
         "tokenizer.json": tokenizer_json.encode(),
         "README.md": _card(card, family).encode(),
     }
-    checkpoint.save_files(folder, tensors, files, max_shard_bytes=max_shard_bytes)
+    checkpoint.write_files(fresh, tensors, files, max_shard_bytes)
+
+
+def require_place(folder: Path) -> None:
+    """CheckpointError if a folder holds something that is no model, and so must not be replaced."""
+    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / CONFIG).is_file())):
+        raise CheckpointError(f"{folder}: holds something that is no model; name an empty or new folder")
 
 
 _CARD = """---

@@ -13,7 +13,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
-import tokenizers as bpe
 import torch
 from torch import nn
 
@@ -27,9 +26,8 @@ from dynin.model.transformer import Transformer
 from dynin.pipeline.description import is_description
 from dynin.pipeline.description import read as read_description
 from dynin.pipeline.dynin import Dynin
-from dynin.pipeline.parts import small_image, small_speech
+from dynin.pipeline.parts import MediaSources, small_image, small_speech, with_media
 from dynin.pipeline.policies import POLICIES
-from dynin.pipeline.published import MediaSources
 from dynin.pipeline.published import load as load_published
 from dynin.tokenizers.bundle import Tokenizers
 from dynin.tokenizers.small.image import SmallImageTokenizer
@@ -133,15 +131,20 @@ def load(
     if is_published(folder):
         return load_published(folder, device=device, dtype=dtype, sources=sources, text_len=text_len)
     parts = checkpoint.load_model(folder)
-    missing = [name for name in PARTS if name not in parts]
+    needed = PARTS if _is_embedded(parts) else ("backbone", "text")
+    missing = [name for name in needed if name not in parts]
     if missing:
-        raise CheckpointError(f"{folder} lacks {', '.join(missing)}; a model has {', '.join(PARTS)}")
+        raise CheckpointError(f"{folder} lacks {', '.join(missing)}; a model has {', '.join(needed)}")
     backbone = parts["backbone"]
     if backbone.vocabulary is None or backbone.vocabulary.name not in POLICIES:
         raise CheckpointError(f"{folder / 'backbone'} has no known vocabulary layout; known: {', '.join(POLICIES)}")
     _require_layout(folder / "backbone", backbone.vocabulary)
     try:
-        tokenizers = _tokenizers(parts)
+        text = ByteLevelText.from_json(parts["text"].files["tokenizer.json"].decode(), f"{folder}/text")
+        if _is_embedded(parts):
+            tokenizers = _tokenizers(parts, text)
+        else:
+            tokenizers = with_media(folder, text, backbone.vocabulary, sources, device=device)
         network = _network(backbone, device, dtype or torch.float32)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, CheckpointError):
@@ -171,11 +174,16 @@ def _tensors(module: nn.Module, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     }
 
 
-def _tokenizers(parts: Mapping[str, Checkpoint]) -> Tokenizers:
+def _is_embedded(parts: Mapping[str, Checkpoint]) -> bool:
+    """Whether a model has the small layout, and with it the small tokenizers."""
+    backbone = parts.get("backbone")
+    return backbone is None or backbone.vocabulary is None or backbone.vocabulary.name == "embedded"
+
+
+def _tokenizers(parts: Mapping[str, Checkpoint], text: ByteLevelText) -> Tokenizers:
     image = small_image(parts["image"])
     frames: Mapping[str, float] = parts["backbone"].config["video"]  # type: ignore[assignment]
     video = VideoTokenizer(image=image, num_frames=int(frames["num_frames"]), rate_hz=float(frames["rate_hz"]))
-    text = ByteLevelText(bpe.Tokenizer.from_buffer(parts["text"].files["tokenizer.json"]))
     return Tokenizers(text=text, image=image, video=video, speech=small_speech(parts["speech"]))
 
 
@@ -225,8 +233,9 @@ def _require_match(part: Checkpoint, vocabulary: Vocabulary, tokenizers: Tokeniz
                 f"the {modality} tokenizer has {size} codes, but the vocabulary holds {room}; "
                 "load the tokenizers that the model was trained with"
             )
-    for name, fingerprint in tokenizers.fingerprints().items():
-        if part.fingerprints.get(name) != fingerprint:
+    names = ("text", "image", "speech") if vocabulary.name == "embedded" else tuple(part.fingerprints)
+    for name in names:
+        if part.fingerprints.get(name) != tokenizers.fingerprint(name):
             raise CheckpointError(
                 f"the {name} tokenizer is not the one that the network was trained with (fingerprints differ); "
                 "fetch the model again"

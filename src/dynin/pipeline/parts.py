@@ -1,13 +1,23 @@
-"""Which tokenizer a folder holds: told from its files, read by its own module.
+"""Which tokenizer a folder holds: told from its files, read by its own module, and of the large ones only when needed.
 
-Enters: a folder, or a part of a model of ours. Leaves: a tokenizer of pictures or speech. Does not know backbones.
+Enters: a folder, or a part of a model of ours. Leaves: tokenizers of pictures and speech. Does not know backbones.
 
     our own format (checkpoint.py)          the embedded codecs
     MAGVIT-v2 weights                       tokenizers.magvit2
     EMOVA config and weights                tokenizers.emova
+
+Where a model's media tokenizers are, unless the caller says so: as `image/` and `speech/` in its own folder, else
+
+    vocabulary    image                 speech
+    published     snu-aidas/magvitv2    snu-aidas/emova_speech_tokenizer_hf
+    mmada         showlab/magvitv2
 """
 
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 import torch
@@ -15,13 +25,74 @@ from torch import nn
 
 from dynin import checkpoint
 from dynin.checkpoint import Checkpoint
-from dynin.errors import CheckpointError
+from dynin.errors import CheckpointError, RequestError
 from dynin.repository import read_json
+from dynin.tokenizers.bundle import Tokenizers
+from dynin.tokenizers.deferred import DeferredImage, DeferredSpeech
 from dynin.tokenizers.protocol import ImageTokenizer, SpeechTokenizer
 from dynin.tokenizers.small.image import SmallImageConfig, SmallImageTokenizer
 from dynin.tokenizers.small.speech import SmallSpeechTokenizer, SpeechCodecConfig
+from dynin.tokenizers.text import ByteLevelText
+from dynin.tokenizers.video import VideoTokenizer
+from dynin.vocabulary import Vocabulary
 
 Module = TypeVar("Module", bound=nn.Module)
+NUM_FRAMES = 5
+"""Frames of a video that the published demonstrations look at."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MediaSources:
+    """Where the media tokenizers of a published model are; None for the family's own."""
+
+    image: str | os.PathLike[str] | None = None
+    """A folder or hub id of MAGVIT-v2 weights, or the `image` part of a model of ours."""
+    speech: str | os.PathLike[str] | None = None
+    """A folder or hub id of EMOVA weights, or the `speech` part of a model of ours."""
+
+
+DEFAULTS: Mapping[str, MediaSources] = MappingProxyType(
+    {
+        "published": MediaSources(image="snu-aidas/magvitv2", speech="snu-aidas/emova_speech_tokenizer_hf"),
+        "mmada": MediaSources(image="showlab/magvitv2"),
+        "llada": MediaSources(),
+    }
+)
+
+
+def with_media(
+    folder: Path,
+    text: ByteLevelText,
+    layout: Vocabulary,
+    sources: MediaSources,
+    *,
+    device: torch.device | str | None = None,
+) -> Tokenizers:
+    """A text tokenizer with those of media, for a model in a folder; the large ones are read when they are needed."""
+    image_place = _place(folder, layout, "image", sources.image)
+    speech_place = _place(folder, layout, "speech", sources.speech)
+
+    def read_image() -> ImageTokenizer:
+        return image_tokenizer(_resolve(folder, layout, image_place, "pictures"), device=device)
+
+    def read_speech() -> SpeechTokenizer:
+        return speech_tokenizer(_resolve(folder, layout, speech_place, "speech"), device=device)
+
+    image: ImageTokenizer = DeferredImage(
+        load=read_image, codebook_size=len(layout.image), downsample=16, image_size=512
+    )
+    speech: SpeechTokenizer = DeferredSpeech(
+        load=read_speech,
+        codebook_size=len(layout.speech),
+        input_rate_hz=16_000,
+        output_rate_hz=22_050,
+        frame_rate_hz=25.0,
+    )
+    if image_place is not None and is_ours(Path(image_place)):
+        image = read_image()
+    if speech_place is not None and is_ours(Path(speech_place)):
+        speech = read_speech()
+    return Tokenizers(text=text, image=image, video=VideoTokenizer(image=image, num_frames=NUM_FRAMES), speech=speech)
 
 
 def image_tokenizer(folder: Path, *, device: torch.device | str | None = None) -> ImageTokenizer:
@@ -76,3 +147,17 @@ def _filled(module: Module, part: Checkpoint) -> Module:
         {name: value.float() if value.is_floating_point() else value for name, value in part.tensors.items()}
     )
     return module.eval().requires_grad_(False)
+
+
+def _place(
+    folder: Path, layout: Vocabulary, name: str, given: str | os.PathLike[str] | None
+) -> str | os.PathLike[str] | None:
+    """Where a media tokenizer is: as given, else in the model's own folder, else where the family has it."""
+    default: str | os.PathLike[str] | None = getattr(DEFAULTS.get(layout.name, MediaSources()), name)
+    return given or (folder / name if (folder / name).is_dir() else default)
+
+
+def _resolve(folder: Path, layout: Vocabulary, place: str | os.PathLike[str] | None, what: str) -> Path:
+    if place is None:
+        raise RequestError(f"{folder}: a model with the layout {layout.name} knows no {what}")
+    return checkpoint.resolve(place)

@@ -110,9 +110,14 @@ class Tokenizers:
         if style not in styles:
             raise RequestError(f"unknown style {style!r}{suggest(style, styles)}")
 
+    def fingerprint(self, name: str) -> str:
+        """A hash of the tokenizer of text, image or speech."""
+        tokenizer: TextTokenizer | ImageTokenizer | SpeechTokenizer = getattr(self, name)
+        return tokenizer.fingerprint()
+
     def fingerprints(self) -> dict[str, str]:
         """A hash of each tokenizer."""
-        return {name: getattr(self, name).fingerprint() for name in ("text", "image", "speech")}
+        return {name: self.fingerprint(name) for name in ("text", "image", "speech")}
 
     def _require_cells(self, pixels: Tensor) -> None:
         height, width = pixels.shape[-2:]

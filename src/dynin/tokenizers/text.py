@@ -6,22 +6,32 @@ text can become a control id, since control ids are not in this tokenizer at all
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from dynin.errors import CheckpointError
-from dynin.repository import read_json
+
+_NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 class ByteLevelText:
-    """The embedded model's text tokenizer, a `tokenizers.Tokenizer` without special tokens."""
+    """A `tokenizers.Tokenizer` without special tokens: the embedded model's, or a published one."""
 
-    def __init__(self, inner: tokenizers.Tokenizer) -> None:
+    def __init__(self, inner: tokenizers.Tokenizer, source: str | None = None, added: Mapping[str, int] = _NOTHING):
+        """Take a tokenizer of the library.
+
+        Args:
+            source: Its file's content, where there is one.
+            added: Names that the file adds to the vocabulary, by id; the inner tokenizer does not know them.
+        """
         self._inner = inner
         self._inner.encode_special_tokens = True
+        self._source = source
+        self.added = added
         self.size: int = inner.get_vocab_size()
 
     @classmethod
@@ -42,33 +52,33 @@ class ByteLevelText:
     def load(cls, path: Path) -> "ByteLevelText":
         """Read a `tokenizer.json`; CheckpointError if it is missing or no tokenizer."""
         try:
-            return cls(tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8")))
+            return cls.from_json(path.read_text(encoding="utf-8"), str(path))
         except OSError as error:
             raise CheckpointError(f"cannot read the text tokenizer {path}: {error.strerror}") from error
-        except Exception as error:  # the library raises bare Exception for malformed files
-            raise CheckpointError(f"{path} is not a tokenizer file; fetch the checkpoint again") from error
 
     @classmethod
-    def load_published(cls, path: Path) -> tuple["ByteLevelText", dict[str, int]]:
-        """Read the `tokenizer.json` of a published model, and the ids of the names it adds to its vocabulary.
+    def from_json(cls, text: str, name: str = "tokenizer.json") -> "ByteLevelText":
+        """A tokenizer from its file's content.
 
-        The names are taken out: a control id comes from the layout of a row, never from text.
+        Names that the file adds to its vocabulary are taken out, so that a control id comes from the layout of a row
+        and never from text.
 
         Raises:
-            CheckpointError: If the file is missing or no tokenizer.
+            CheckpointError: If it is no tokenizer.
         """
-        values = read_json(path)
         try:
+            values = json.loads(text)
             added = {str(entry["content"]): int(entry["id"]) for entry in values.get("added_tokens") or []}
-            values |= {"added_tokens": [], "post_processor": None}
-            inner = tokenizers.Tokenizer.from_str(json.dumps(values))
+            if added:
+                values |= {"added_tokens": [], "post_processor": None}
+            inner = tokenizers.Tokenizer.from_str(json.dumps(values) if added else text)
         except Exception as error:  # the library raises bare Exception for malformed files
-            raise CheckpointError(f"{path} is not a tokenizer file; fetch the checkpoint again") from error
-        return cls(inner), added
+            raise CheckpointError(f"{name} is not a tokenizer file; fetch the checkpoint again") from error
+        return cls(inner, text, added)
 
     def to_json(self) -> str:
-        """The content of `tokenizer.json`."""
-        return self._inner.to_str()
+        """The content of `tokenizer.json`, as it was read."""
+        return self._inner.to_str() if self._source is None else self._source
 
     def encode(self, text: str) -> list[int]:
         """Text to ids."""

@@ -1,4 +1,4 @@
-"""Published models through the ordinary commands: tiny ones, with the embedded codecs in the place of the large ones."""
+"""Published models through the ordinary commands: tiny ones, with the embedded codecs in place of the large ones."""
 
 import shutil
 
@@ -11,7 +11,7 @@ from dynin.cli.app import main
 from dynin.errors import CheckpointError, ConfigError, RequestError
 from dynin.pipeline.dynin import _prompt
 from dynin.pipeline.folder import EMBEDDED_FOLDER
-from dynin.pipeline.published import MediaSources
+from dynin.pipeline.parts import MediaSources
 
 
 @pytest.fixture(scope="module")
