@@ -35,6 +35,7 @@ FORMAT_VERSION = 1
 MAX_SHARD_BYTES = 16 * 2**20
 _CONFIG, _INDEX, _SUMS = "config.json", "model.safetensors.index.json", "SHA256SUMS"
 _HEADER_BYTES, _HEADER_BYTES_PER_TENSOR = 128, 192
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _HUB_FILES = ("*.safetensors", "*.json", _SUMS)
 
 
@@ -153,11 +154,14 @@ def require_fit(names_and_shapes: Mapping[str, tuple[int, ...]], tensors: Mappin
         )
 
 
-def resolve(path_or_id: str | os.PathLike[str]) -> Path:
+def resolve(path_or_id: str | os.PathLike[str], *, is_pickled: bool = False) -> Path:
     """The local folder of a checkpoint, fetched first where `org/name` on the model hub is meant.
 
     `org/name@revision` pins a branch, a tag or a commit. A folder that exists wins. Only safetensors, JSON and
     checksums are fetched, never code; HF_HUB_OFFLINE is honoured.
+
+    Args:
+        is_pickled: Fetch pickled weights too, for the explicit conversion that reads tensors only.
 
     Raises:
         CheckpointError: If there is no such folder, and it is no id or cannot be fetched.
@@ -173,7 +177,11 @@ def resolve(path_or_id: str | os.PathLike[str]) -> Path:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        return Path(snapshot_download(found[1], revision=found[2], allow_patterns=list(_HUB_FILES)))
+        return Path(
+            snapshot_download(
+                found[1], revision=found[2], allow_patterns=[*_HUB_FILES, *(_PICKLED if is_pickled else ())]
+            )
+        )
     except (OSError, HFValidationError) as error:
         raise CheckpointError(
             f"{text}: no such folder, and it could not be fetched ({type(error).__name__}); "

@@ -33,7 +33,7 @@ def convert(
         from dynin import checkpoint
         from dynin.pickled import to_safetensors
 
-        to_safetensors(checkpoint.resolve(source), destination)
+        to_safetensors(checkpoint.resolve(source, is_pickled=True), destination)
     else:
         from dynin.pipeline import convert as converting
         from dynin.pipeline.parts import MediaSources
