@@ -5,10 +5,10 @@ tasks, speech.
 
     What is 3 + 4 - 2?                  <think>3 + 4 = 7. 7 - 2 = 5.</think>5
     What is 15 + 7?                     <think>5 + 7 = 12. 1 + 0 + 1 = 2. 15 + 7 = 22.</think>22
-    how many dogs: dog star dog         <think>1 dog 1. 2 star 1. 3 dog 2.</think>2
+    how many dogs: dog star dog         <think>dog. 1 dog yes 1. 2 star no 1. 3 dog yes 2.</think>2
 
 Larger numbers are worked digit by digit, ones first, then tens with what is carried or borrowed; so every line follows
-from a few digits in sight.
+from a few digits in sight. Counting names what is asked for, then compares one thing after another with it.
 
 Operands lie in 0..20; every result on the way lies in 0..40.
 """
@@ -218,10 +218,10 @@ def sample_counting(names: Sequence[str], generator: np.random.Generator) -> Pro
     row = [sorts[int(index)] for index in generator.integers(len(sorts), size=length)]
     asked = sorts[0]
     question = wording.pick(_COUNTING, generator).format(asked=plural(asked), row=" ".join(row))
-    steps, count = [], 0
+    steps, count = [f"{asked}."], 0
     for place, name in enumerate(row, start=1):
         count += name == asked
-        steps.append(f"{place} {name} {count}.")
+        steps.append(f"{place} {name} {'yes' if name == asked else 'no'} {count}.")
     key = f"{asked}: {', '.join(row)}"  # commas keep two-word names apart
     return Problem(form="counting", question=question, reasoning=" ".join(steps), answer=count, key=key)
 

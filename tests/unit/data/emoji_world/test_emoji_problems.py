@@ -1,5 +1,6 @@
 """Problems are right, and so is their reasoning."""
 
+import itertools
 import re
 
 import numpy as np
@@ -54,18 +55,28 @@ def test_larger_numbers_are_worked_digit_by_digit(first, operator, second, steps
     assert problem.worked(Sum(first=first, steps=((operator, second),))) == steps
 
 
-def test_every_thing_in_a_row_is_numbered_and_counted():
+def test_every_thing_in_a_row_is_numbered_compared_and_counted():
     counted = next(
         drawn
         for drawn in (sample_problem(NAMES[:48], np.random.default_rng(seed)) for seed in range(100))
         if drawn.form == "counting"
     )
     asked, row = counted.key.split(": ")
-    lines = counted.reasoning.rstrip(".").split(". ")
-    assert [line.rsplit(" ", 1)[0].split(" ", 1)[1] for line in lines] == row.split(", ")
-    assert [int(line.rsplit(" ", 1)[1]) for line in lines][-1] == counted.answer
-    assert [int(line.split(" ", 1)[0]) for line in lines] == list(range(1, len(lines) + 1))
-    assert asked in row
+    first, *lines = counted.reasoning.rstrip(".").split(". ")
+    assert first == asked
+    numbers, names, answers, counts = zip(*(_parts(line) for line in lines), strict=True)
+    assert list(names) == row.split(", ")
+    assert list(numbers) == list(range(1, len(lines) + 1))
+    assert [answer == "yes" for answer in answers] == [name == asked for name in names]
+    assert list(counts) == list(itertools.accumulate(answer == "yes" for answer in answers))
+    assert counts[-1] == counted.answer
+
+
+def _parts(line):
+    """Number, name, yes or no, count."""
+    number, rest = line.split(" ", 1)
+    name, answer, count = rest.rsplit(" ", 2)
+    return int(number), name, answer, int(count)
 
 
 def test_the_key_knows_no_order_of_summands_but_of_everything_else():
