@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 import tiny_codecs
 import torch
+from narrow_emova import emova_of_256_codes
 from torch import Tensor, nn
 
 from dynin.errors import MediaError, RequestError, VocabularyError
 from dynin.media.audio import Audio
 from dynin.testing import tiny
+from dynin.tokenizers.emova import convert
+from dynin.tokenizers.emova.tokenizer import EmovaTokenizer
 from dynin.tokenizers.library.image import LibraryImageTokenizer
 from dynin.tokenizers.library.speech import LibrarySpeechTokenizer
 from dynin.tokenizers.magvit2.layers import Magvit2Config
@@ -69,6 +72,11 @@ def saved_codec(tokenizer: LibrarySpeechTokenizer, folder: Path) -> LibrarySpeec
     return LibrarySpeechTokenizer.load(folder, layout=layout)
 
 
+def saved_emova(tokenizer: EmovaTokenizer, folder: Path) -> EmovaTokenizer:
+    convert.save(folder, tokenizer)
+    return convert.load(folder, config=tokenizer.config)
+
+
 def codec(network: Callable[[], nn.Module], layout: Any) -> Callable[[], LibrarySpeechTokenizer]:
     return lambda: LibrarySpeechTokenizer(network(), layout=layout)
 
@@ -80,6 +88,7 @@ IMAGES = [
 ]
 SPEECH = [
     Row(name="small", build=lambda: tiny().tokenizers.speech, runs_in=(torch.float32,), frames_per_s=25),
+    Row(name="emova", build=emova_of_256_codes, reload=saved_emova, runs_in=(torch.float32,)),
     Row(name="mimi first", build=codec(tiny_codecs.mimi, "first"), reload=saved_codec, frames_per_s=12.5),
     Row(name="mimi", build=codec(tiny_codecs.mimi, "interleave"), reload=saved_codec, codebooks=4, frames_per_s=12.5),
     Row(name="dac", build=codec(tiny_codecs.dac, "interleave"), reload=saved_codec, codebooks=3, frames_per_s=31.25),
