@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from dynin import checkpoint
 from dynin.config import to_dict
 from dynin.data.emoji_world.clip import FRAME_RATE_HZ, NUM_FRAMES
 from dynin.data.emoji_world.world import EmojiWorld
@@ -41,6 +42,7 @@ from dynin.vocabulary import EMBEDDED
 
 CORPUS_EXAMPLES = 3000
 """Examples of each task whose text the text tokenizer learns its merges from."""
+_TOLD = ("steps", "million positions trained on, padding left out", "hours")
 COMPILERS = ("c++", "g++", "clang++", "cl")
 MOST_SHAPES = 64
 """Shapes of batches that the blocks are compiled for."""
@@ -166,6 +168,7 @@ def export(config: TrainConfig, folder: Path, provenance: Mapping[str, object]) 
     notes = state.read_notes(kept)
     facts = {
         **provenance,
+        **_started_from(config.init),
         "steps": state.read_step(kept),
         "rows in a step": config.rows_per_step,
         "million positions trained on, padding left out": round(notes.get("tokens", 0) / 1e6, 1),
@@ -174,6 +177,15 @@ def export(config: TrainConfig, folder: Path, provenance: Mapping[str, object]) 
         "settings": json.loads(json.dumps(to_dict(config), default=str)),
     }
     save(folder, Dynin.assemble(model, tokenizers_of(config), EMBEDDED), provenance=facts)
+
+
+def _started_from(init: str) -> dict[str, object]:
+    """What is told of the model that a run started from, if it did; that model may be about to be replaced."""
+    if not init:
+        return {}
+    known = checkpoint.load(checkpoint.resolve(init) / "backbone").provenance
+    told = [f"{value} {name}" for name, value in known.items() if name in _TOLD]
+    return {"started from": f"a model of {', '.join(told) or 'unknown training'}"}
 
 
 def load_weights(model: Transformer, path: Path) -> None:
