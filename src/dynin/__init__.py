@@ -9,11 +9,14 @@
     model = dynin.load()
     model.generate("a dog above a star", to="image", seed=0).image.save("dog.png")
 
-The names below are loaded when first used, so that `import dynin` is quick.
+The names below are loaded when first used, so that `import dynin` is quick. The package `transformers`, where it is
+used besides, gets to know our model class when it needs to.
 """
 
 import importlib
 from typing import TYPE_CHECKING
+
+from dynin.model.announce import announce as _announce
 
 if TYPE_CHECKING:
     from dynin.errors import DyninError
@@ -66,3 +69,6 @@ def __getattr__(name: str) -> object:
 def __dir__() -> list[str]:
     """The public names."""
     return [*__all__, "__version__"]
+
+
+_announce()

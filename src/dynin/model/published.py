@@ -102,6 +102,7 @@ _INTEGERS: Mapping[str, int] = MappingProxyType(
     }
 )
 _NUMBERS: Mapping[str, float] = MappingProxyType({"rope_theta": 500_000.0, "rms_norm_eps": 1e-5})
+_ROWS = ("vocab_size", "embedding_size", "new_vocab_size")
 _SPECIAL_KEYS = {"mask_token_id": "mask", "eos_token_id": "eos"}
 
 
@@ -156,11 +157,15 @@ def read(folder: Path) -> Published:
 
 
 def config_of(values: Mapping[str, object], place: Path) -> ModelConfig:
-    """The network of a config alone, without weights; errors as in `read`."""
+    """The network of a config alone, without weights; errors as in `read`.
+
+    Keys that are out of date say too few rows, so the largest of them counts, and no fewer than the family has.
+    """
     family = family_of(values, place)
     _require_implemented(values, place)
-    rows = values.get("embedding_size") or values.get("new_vocab_size") or values.get("vocab_size") or family.num_rows
-    return _shape(values, _whole(rows, "vocab_size", place), place)
+    told = [_whole(values[key], key, place) for key in _ROWS if values.get(key) is not None]
+    least = 0 if told and LAYOUT_KEY in values else family.num_rows
+    return _shape(values, max([least, *told]), place)
 
 
 def choose_layout(published: Published, tokenizer_len: int, text_len: int | None = None) -> Vocabulary:
