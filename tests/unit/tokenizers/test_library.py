@@ -272,11 +272,13 @@ def test_loading_says_nothing_and_leaves_the_voice_of_the_library(
     dac_folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     logging = tiny_codecs.transformers.utils.logging
-    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.ERROR)
+    logging.enable_progress_bar()
     capfd.readouterr()
     tokenizer = LibrarySpeechTokenizer.load(str(dac_folder), layout="first", dtype=torch.bfloat16)
     assert capfd.readouterr() == ("", "")
-    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == (logging.ERROR, True)
+    logging.set_verbosity(logging.WARNING)
     assert {value.dtype for value in tokenizer.state_dict().values()} == {torch.bfloat16}
     assert not tokenizer.network.training
     assert not any(parameter.requires_grad for parameter in tokenizer.parameters())

@@ -3,8 +3,8 @@
 Enters: pictures in [-1, 1] of any size with sides that are multiples of the downsampling. Leaves: codes in raster
 order, and pictures again. Does not know how networks are read (networks.py).
 
-    pixels --> encoder --> directions --> nearest rows of the codebook --> codes --> rows --> decoder --> pixels
-    B 3 Y X                B E y x                                         B N
+    pixels --> encoder --> latent --> row of the codebook nearest in direction --> codes --> rows --> decoder --> pixels
+    B 3 Y X                B E y x                                                 B N
 """
 
 import os
@@ -78,8 +78,8 @@ class LibraryImageTokenizer(nn.Module):
                 f"the image tokenizer found numbers that are not finite, working in {latent.dtype}; expected finite "
                 "pixels in [-1, 1]; check the picture, or use float32 or bfloat16"
             )
-        directions = F.normalize(latent.float(), dim=1).flatten(2).transpose(1, 2)  # B N E
-        return (directions @ self._rows().float().T).argmax(-1)
+        likeness = latent.float().flatten(2).transpose(1, 2) @ self._rows().float().T  # B N V
+        return likeness.argmax(-1)
 
     @torch.no_grad()
     def decode(self, codes: Int[Tensor, "B N"], grid: tuple[int, int]) -> Float[Tensor, "B 3 Y X"]:
