@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dynin.data.emoji_world.problem import COUNTING_SHARE
 from dynin.errors import ConfigError
 from dynin.sequence.task import EMBEDDED_TASKS
 from dynin.training.objective import ObjectiveConfig
@@ -62,6 +63,8 @@ class TrainConfig:
     save_every: int = 250
     curriculum_steps: int = 0
     """Pictures hold one object only at first, and up to three from this step on."""
+    counting_share: float = COUNTING_SHARE
+    """Of the problems in text, how many count."""
     drop_prob: float = 0.1
     """Share of rows whose condition is emptied, for classifier-free guidance."""
     whole_prob: float = 0.5

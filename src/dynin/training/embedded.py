@@ -102,7 +102,7 @@ def run(
             "anew with `dynin data speech --codec`"
         )
     mixture = Mixture(
-        world=EmojiWorld(config.seed),
+        world=EmojiWorld(config.seed, counting_share=config.counting_share),
         early_world=EmojiWorld(config.seed, max_things=1),
         maker=RowMaker(
             assembler=Assembler(vocabulary=EMBEDDED, encode_text=tokenizers.text.encode),

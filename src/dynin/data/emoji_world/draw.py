@@ -15,6 +15,7 @@ from dynin.data.emoji_world.clip import Clip, sample_clip
 from dynin.data.emoji_world.clip_edit import ClipEdit, sample_clip_edit
 from dynin.data.emoji_world.edit import Edit, Operation, sample_edit
 from dynin.data.emoji_world.problem import (
+    COUNTING_SHARE,
     Problem,
     Sum,
     sample_problem,
@@ -61,6 +62,7 @@ class Draw:
     """The objects that exist."""
     split: Split
     max_things: int
+    counting_share: float = COUNTING_SHARE
     """Most things in a picture; with 1, clips show one thing only."""
 
     def scene(self, generator: np.random.Generator) -> Scene:
@@ -105,7 +107,10 @@ class Draw:
 
     def problem(self, generator: np.random.Generator) -> Problem:
         """A sum, a story or a row to count."""
-        return self._until(lambda: sample_problem(self.names, generator), lambda drawn: is_problem_held_out(drawn.key))
+        return self._until(
+            lambda: sample_problem(self.names, generator, self.counting_share),
+            lambda drawn: is_problem_held_out(drawn.key),
+        )
 
     def sentence(
         self, kinds: Sequence[SentenceKind], generator: np.random.Generator, *, is_canonical: bool = False

@@ -226,10 +226,17 @@ def sample_counting(names: Sequence[str], generator: np.random.Generator) -> Pro
     return Problem(form="counting", question=question, reasoning=" ".join(steps), answer=count, key=key)
 
 
-def sample_problem(names: Sequence[str], generator: np.random.Generator) -> Problem:
+COUNTING_SHARE = 0.25
+"""How many of all problems count; of the others 7 in 15 are told as stories."""
+
+
+def sample_problem(
+    names: Sequence[str], generator: np.random.Generator, counting_share: float = COUNTING_SHARE
+) -> Problem:
     """Draw a problem: plain sums, stories and counting."""
     draw = generator.random()
-    if draw < 0.25:
+    if draw < counting_share:
         return sample_counting(names, generator)
     drawn = sample_sum(generator, num_steps=1 if generator.random() < 0.5 else 2)
-    return sum_problem(drawn, "story" if draw < 0.6 else "sum", names, generator)
+    is_story = draw < counting_share + (1 - counting_share) * 7 / 15
+    return sum_problem(drawn, "story" if is_story else "sum", names, generator)

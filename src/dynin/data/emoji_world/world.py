@@ -68,6 +68,7 @@ class EmojiWorld:
         num_objects: int = NUM_OBJECTS,
         *,
         max_things: int = MOST_THINGS,
+        counting_share: float = problem.COUNTING_SHARE,
         speak: Callable[[str], Audio] | None = None,
     ) -> None:
         """Choose the world.
@@ -77,6 +78,7 @@ class EmojiWorld:
             split: "train" never shows what is held out, "held_out" always does (see docs/emoji-world.md).
             num_objects: How many of the objects exist, from the first.
             max_things: Most things in a picture, 1 to 3; with 1, clips show one thing only.
+            counting_share: How many of all problems count, from 0 to 1; another share than the usual one trains that.
             speak: Says a sentence; needed by `example` of tasks with speech.
 
         Raises:
@@ -90,11 +92,13 @@ class EmojiWorld:
             raise ConfigError(f"num_objects is {num_objects}; give a number from {FEWEST_OBJECTS} to {len(NAMES)}")
         if not 1 <= max_things <= MOST_THINGS:
             raise ConfigError(f"max_things is {max_things}; give a number from 1 to {MOST_THINGS}")
+        if not 0 <= counting_share <= 1:
+            raise ConfigError(f"counting_share is {counting_share}; give a number from 0 to 1")
         self.seed = seed
         self.split: Split = split
         self.names = NAMES[:num_objects]
         self.max_things = max_things
-        self._draw = Draw(names=self.names, split=split, max_things=max_things)
+        self._draw = Draw(names=self.names, split=split, max_things=max_things, counting_share=counting_share)
         self._speak = speak
 
     def example(self, task: str, index: int) -> Example:

@@ -9,6 +9,8 @@ import pytest
 from dynin.data.emoji_world import problem
 from dynin.data.emoji_world.artwork import NAMES
 from dynin.data.emoji_world.problem import Sum, final_answer, sample_problem, solution
+from dynin.data.emoji_world.world import EmojiWorld
+from dynin.errors import ConfigError
 
 
 def test_the_worked_example():
@@ -104,3 +106,14 @@ def test_one_thing_is_told_in_the_singular():
     drawn = Sum(first=1, steps=(("+", 4),))
     told = {problem.sum_problem(drawn, "story", ("dog",), generator).question for _ in range(50)}
     assert all(re.search(r"has 1 dog\.", text) for text in told)
+
+
+@pytest.mark.parametrize(("share", "forms"), [(0.0, {"sum", "story"}), (1.0, {"counting"})])
+def test_the_share_of_problems_that_count_may_be_chosen(share, forms):
+    world = EmojiWorld(5, counting_share=share)
+    assert {world.example("t2t", index).truth["problem"].form for index in range(60)} == forms
+
+
+def test_a_share_outside_0_to_1_is_refused():
+    with pytest.raises(ConfigError, match="counting_share is 1.5"):
+        EmojiWorld(5, counting_share=1.5)
