@@ -1,5 +1,7 @@
 """Codes of the published speech tokenizer: thresholds, order of coordinates, every code there and back."""
 
+import math
+
 import pytest
 import torch
 
@@ -17,6 +19,14 @@ def test_levels_change_at_the_published_thresholds(level, threshold, coordinate)
     latent[:, coordinate] = torch.tensor([threshold - 1e-4, threshold + 1e-4])
     digits = FOUR.codes(latent) // 8**coordinate % 8
     assert digits.tolist() == [level, level + 1]
+
+
+def test_the_shift_is_the_tangent_and_not_the_inverse_hyperbolic_one():
+    middle = -math.tan(0.5 / 3.4965)
+    assert abs(middle + math.atanh(0.5 / 3.4965)) > 3e-6
+    latent = torch.zeros(2, 4)
+    latent[:, 0] = torch.tensor([middle - 1e-6, middle + 1e-6])
+    assert (FOUR.codes(latent) % 8).tolist() == [3, 4]
 
 
 def test_the_first_coordinate_counts_least():
