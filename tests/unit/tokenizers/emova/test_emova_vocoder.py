@@ -108,6 +108,10 @@ def test_one_code_is_enough_even_where_its_noise_lies_outside_of_every_spline(bu
     assert vocoder(torch.tensor([5]), style, seeded()).shape[0] % 256 == 0
 
 
+def test_training_mode_drops_nothing_out(build, narrow, codes, style):
+    assert torch.equal(build().vocoder.train()(codes, style, seeded()), narrow.vocoder(codes, style, seeded()))
+
+
 @pytest.mark.parametrize(
     ("log_duration", "words"),
     [(9.0, r"to last \d{2,} seconds"), (1e4, "to last inf seconds"), (float("nan"), "nan|finite")],
