@@ -10,9 +10,9 @@ the class, and with it torch. The finder looks for nothing but one module, leave
 import importlib
 import logging
 import sys
-from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 AWAITED = "transformers.models.auto.modeling_auto"
 HUB = "dynin.model.hub"
@@ -22,9 +22,7 @@ log = logging.getLogger(__name__)
 class Announcer:
     """Finds the awaited module as the other finders do, and registers our class once it has been executed."""
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
         """The module's spec with a loader that goes on to register; None for every other module."""
         if fullname != AWAITED:
             return None
