@@ -11,7 +11,9 @@ from dynin.cli import device as devices
 from dynin.cli.generate import generate
 from dynin.errors import RequestError
 
-FLAGS = "prompt to image audio video output seed steps guidance think redo style model device dtype trace as_json".split()
+FLAGS = (
+    "prompt to image audio video output seed steps guidance think redo style model device dtype trace as_json".split()
+)
 
 
 def test_the_flags_of_generate_are_a_contract():
