@@ -131,6 +131,16 @@ def load_model(
     return {name: load(folder / name, vocabulary=vocabulary, dtype=dtype) for name in parts}
 
 
+def read_config(folder: Path) -> Checkpoint:
+    """What a checkpoint's config says, without reading tensors or comparing files; errors as in `load`."""
+    values = _read_json(_standing(folder) / _CONFIG)
+    try:
+        stored = None if values["vocabulary"] is None else Vocabulary.from_dict(values["vocabulary"])
+        return Checkpoint(kind=values["kind"], config=values["config"], vocabulary=stored)
+    except (KeyError, VocabularyError) as error:
+        raise CheckpointError(f"{folder / _CONFIG}: not of a checkpoint of dynin ({error}); fetch it again") from error
+
+
 def require_fit(names_and_shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]) -> None:
     """Check that tensors are exactly the expected ones.
 
@@ -154,7 +164,7 @@ def require_fit(names_and_shapes: Mapping[str, tuple[int, ...]], tensors: Mappin
         )
 
 
-def resolve(path_or_id: str | os.PathLike[str], *, is_pickled: bool = False) -> Path:
+def resolve(path_or_id: str | os.PathLike[str], *, is_pickled: bool = False, is_config_only: bool = False) -> Path:
     """The local folder of a checkpoint, fetched first where `org/name` on the model hub is meant.
 
     `org/name@revision` pins a branch, a tag or a commit. A folder that exists wins. Only safetensors, JSON and
@@ -162,6 +172,7 @@ def resolve(path_or_id: str | os.PathLike[str], *, is_pickled: bool = False) -> 
 
     Args:
         is_pickled: Fetch pickled weights too, for the explicit conversion that reads tensors only.
+        is_config_only: Fetch nothing but the config.
 
     Raises:
         CheckpointError: If there is no such folder, and it is no id or cannot be fetched.
@@ -176,12 +187,9 @@ def resolve(path_or_id: str | os.PathLike[str], *, is_pickled: bool = False) -> 
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
+    patterns = [_CONFIG] if is_config_only else [*_HUB_FILES, *(_PICKLED if is_pickled else ())]
     try:
-        return Path(
-            snapshot_download(
-                found[1], revision=found[2], allow_patterns=[*_HUB_FILES, *(_PICKLED if is_pickled else ())]
-            )
-        )
+        return Path(snapshot_download(found[1], revision=found[2], allow_patterns=patterns))
     except (OSError, HFValidationError) as error:
         raise CheckpointError(
             f"{text}: no such folder, and it could not be fetched ({type(error).__name__}); "

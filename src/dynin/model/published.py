@@ -17,6 +17,7 @@ Source:
     LLaDA-8B-Instruct, MMaDA-8B-MixCoT and Dynin-Omni configurations and checkpoints.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ import torch
 from dynin import repository, vocabulary
 from dynin.config import suggest
 from dynin.errors import CheckpointError, ConfigError, VocabularyError
+from dynin.model import room
 from dynin.model.config import ModelConfig
 from dynin.model.convert import IGNORED_PREFIX, TABLE, expected_shapes, published_names
 from dynin.model.transformer import Transformer
@@ -223,9 +225,11 @@ def load_network(
         dtype: What they are cast to; None keeps them as stored.
 
     Raises:
-        CheckpointError: If a file is damaged.
+        CheckpointError: If a file is damaged, or the weights do not fit the memory of the device (`model.room`).
     """
-    folder = published.repository.folder
+    files, folder = published.repository, published.repository.folder
+    held = files.num_bytes if dtype is None else dtype.itemsize * sum(map(math.prod, files.shapes.values()))
+    room.require_memory(str(folder), held, device)
     repository.verify(folder, [folder / CONFIG, *published.repository.shards])
     with torch.device("meta"):
         model = Transformer(published.config)

@@ -90,6 +90,14 @@ def test_a_written_config_describes_the_network_it_came_from(tmp_path):
     assert published.config_of(values, tmp_path / "config.json") == PUBLISHED_8B
 
 
+@pytest.mark.parametrize("key", ["vocab_size", "embedding_size"])
+def test_a_config_alone_has_as_many_rows_as_its_largest_key_says(tmp_path, key):
+    values = {"model_type": "dynin_omni", "vocab_size": 138_800, "embedding_size": 138_800, key: 126_464}
+    assert published.config_of(values, tmp_path / "config.json").num_rows == 138_800
+    stale = {"model_type": "dynin_omni", "vocab_size": 134_656, key: 126_464}
+    assert published.config_of(stale, tmp_path / "config.json").num_rows == 138_752
+
+
 def test_rows_of_the_table_count_where_the_config_is_out_of_date(folder):
     forget_sums(folder)
     change_config(folder, vocab_size=126_464, embedding_size=126_464)

@@ -1,0 +1,248 @@
+"""How many bytes a network takes: its weights, one pass, what a training keeps. Arithmetic on its shape alone.
+
+Enters: a `ModelConfig` and what passes through at once (`Pass`). Leaves: bytes by part. Does not know tasks, files or
+what a machine has. It follows what `transformer.py`, `nn/`, `pipeline/denoiser.py`, `decoding/` and `training/` really
+allocate, and is held against counted allocations (tests/unit/model/test_memory.py): a change there shows here.
+
+    always        weights (a training besides: gradients, states of the optimizers, the running average)
+    in turn       one block, widest while its three feed-forward matrices are alive
+                  the output table over the ids that are allowed, then choosing among them
+    a training    instead of one block: what every block keeps for the way back
+
+Letters as in `types.py`; M is the width of the feed-forward. Small tensors (norms, rotary tables, masks of one row) are
+left out where something a hundred times larger stands beside them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dynin.model.config import ModelConfig
+from dynin.nn.attention import EXPLICIT_MAX_SCORES
+
+FLOAT = 4
+"""Bytes of float32, in which logits, norms and sums are kept."""
+INT4_GROUP = 32
+"""Numbers of a row that share a scale in int4."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pass:
+    """What passes through the network at once."""
+
+    num_rows: int
+    """Rows of the batch, without those that guidance adds."""
+    length: int
+    """Positions of a row, padding included."""
+    num_places: int
+    """Positions of one row whose logits are asked for."""
+    num_choices: int
+    """Ids that are allowed there."""
+    is_guided: bool = False
+    """Whether every row passes a second time without its condition."""
+    is_padded: bool = False
+    """Whether some columns are not attended."""
+    is_drawn: bool = False
+    """Whether ids are drawn at a temperature, not the best taken."""
+    is_by_entropy: bool = False
+    """Whether places are chosen by the entropy of what could be there."""
+
+    @property
+    def num_branches(self) -> int:
+        """Rows that pass, with those of guidance."""
+        return self.num_rows * (2 if self.is_guided else 1)
+
+
+def matrix_sizes(config: ModelConfig) -> tuple[tuple[int, int], ...]:
+    """Rows and columns of the matrices of one block."""
+    kv_dim = config.num_kv_heads * config.head_dim
+    width, mlp = config.d_model, config.mlp_dim
+    attention = ((width, width), (kv_dim, width), (kv_dim, width), (width, width))
+    return (*attention, (mlp, width), (mlp, width), (width, mlp))
+
+
+def num_parameters(config: ModelConfig) -> dict[str, int]:
+    """Numbers by part: the two tables, the matrices of the blocks, the norms."""
+    matrices = sum(rows * columns for rows, columns in matrix_sizes(config))
+    return {
+        "tables": 2 * config.num_rows * config.d_model,
+        "matrices": config.num_layers * matrices,
+        "norms": (2 * config.num_layers + 1) * config.d_model,
+    }
+
+
+def weight_bytes(config: ModelConfig, size: int, form: str = "") -> dict[str, int]:
+    """Bytes of the weights by part.
+
+    Args:
+        size: Bytes of a number.
+        form: int8, with a scale in float32 for each row of a matrix; int4, with two numbers for every 32 of a row; or
+            empty.
+    """
+    count = num_parameters(config)
+    matrices = count["matrices"] * size
+    if form == "int8":
+        matrices = count["matrices"] + config.num_layers * sum(rows for rows, _ in matrix_sizes(config)) * FLOAT
+    elif form == "int4":
+        matrices = count["matrices"] // 2 + count["matrices"] // INT4_GROUP * 2 * size
+    return {"tables": count["tables"] * size, "matrices": matrices, "norms": count["norms"] * size}
+
+
+# --- one pass, nothing kept ------------------------------------------------------------------------------------------
+
+
+def block_bytes(config: ModelConfig, work: Pass, size: int, form: str = "") -> int:
+    """The most that one block holds at a time, its input included.
+
+    While keys are turned:        input, normalised, queries, keys as made; in float32 two halves and their products
+    while attention runs:         input, normalised, queries, keys, values, the outcome; the mask once for every query
+    in the feed-forward:          input, sum, normalised; gate after SiLU, up, their product
+    in int8 besides:              the matrix that multiplies, turned back, and one more vector of the feed-forward
+    """
+    width, mlp = config.d_model, config.mlp_dim
+    share = config.num_kv_heads / config.num_heads
+    turning = 2 if size == FLOAT else 2 + FLOAT
+    masks = work.length * (1 + 1 / size) if work.is_padded else 0
+    repeated = 0 if share == 1 else 2 * share * width
+    widest = max(
+        (3 + share * (1 + turning)) * width,
+        (3 + turning) * width,
+        6 * width + masks + repeated,
+        3 * width + 3 * mlp,
+    )
+    turned_back = 0
+    if form == "int8":
+        widest += mlp
+        turned_back = max(rows * columns for rows, columns in matrix_sizes(config)) * size
+    tables = 2 * work.length * config.head_dim * FLOAT
+    return round(work.num_branches * work.length * widest * size) + tables + turned_back
+
+
+def head_bytes(config: ModelConfig, work: Pass, size: int) -> int:
+    """The output table meets the wanted places: its allowed rows are copied; logits leave in float32."""
+    places = work.num_branches * work.num_places
+    logits = places * work.num_choices
+    copied = work.num_choices * config.d_model * size
+    states = places * config.d_model * size
+    return states + max(copied + logits * size, logits * (size + FLOAT) if size < FLOAT else 0)
+
+
+def choice_bytes(work: Pass) -> int:
+    """Guiding and choosing: so many arrays of logits are alive at once.
+
+    guided:             both branches, and two of difference, product and sum
+    drawn:              logits, uniform numbers, and three steps from them to Gumbel noise
+    by entropy:         logits, logarithms of probabilities, probabilities, their product; uniform numbers if drawn
+    otherwise:          logits and their exponentials
+    """
+    arrays = max(
+        4 if work.is_guided else 0,
+        5 if work.is_drawn else 2,
+        (4 + work.is_drawn) if work.is_by_entropy else 0,
+    )
+    return arrays * work.num_rows * work.num_places * work.num_choices * FLOAT
+
+
+# --- a training ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Training:
+    """How a network is trained, as far as memory goes."""
+
+    size: int = FLOAT
+    """Bytes of a number in matrix products; sums and norms stay in float32."""
+    rank: int = 0
+    """Of adapters in float32 on the matrices of the blocks, the network itself being frozen in `size`; 0 trains all."""
+    is_recomputed: bool = False
+    """Whether blocks keep their inputs alone and run once more on the way back, one at a time."""
+
+
+def step_bytes(config: ModelConfig, work: Pass, how: Training) -> dict[str, int]:
+    """What a step of a training takes besides what is held all the time, by part, at its fullest moment.
+
+    Where blocks run once more, that moment is the end of the way there, the logits, or a block on the way back.
+    """
+    kept = _kept_bytes(config, work, how)
+    matrices = num_parameters(config)["matrices"]
+    rounded = matrices * how.size if how.size < FLOAT and not how.rank else 0
+    logits = work.num_rows * work.num_places * work.num_choices * FLOAT
+    positions = work.num_rows * work.length
+    states = positions * config.d_model * FLOAT
+    block = positions * (config.d_model * FLOAT + 2 * config.mlp_dim * how.size)
+    if not how.is_recomputed:
+        return {
+            "kept of every block": config.num_layers * kept + 3 * states,
+            "weights rounded for products": rounded,
+            "logits and the way back": max(_head_back_bytes(config, work, how), block),
+        }
+    inputs = config.num_layers * states
+    copied = work.num_choices * config.d_model * how.size
+    fullest = max(
+        3 * states + rounded + 2 * logits + (logits // 2 if how.size < FLOAT else 0) + copied,
+        3 * states + _head_back_bytes(config, work, how),
+        kept - states + block + rounded // config.num_layers,
+    )
+    return {"inputs of every block": inputs, "logits, or a block once more": fullest}
+
+
+def _kept_bytes(config: ModelConfig, work: Pass, how: Training) -> int:
+    """What one block keeps of a pass until gradients come back.
+
+    A position keeps, in float32: both norms' inputs and outcomes; their scaled copies; queries, keys, values, what
+    attention gave; and four vectors of the feed-forward. In a shorter type the scaled copies are made once for each of
+    the five matrices that read them. Frozen norms keep no outcome, frozen matrices nothing, but adapters read the same
+    in float32. Short rows keep their scores (nn/attention.py), longer ones do not.
+    """
+    width, mlp, length, size = config.d_model, config.mlp_dim, work.length, how.size
+    if size == FLOAT:
+        position = ((8 if how.rank else 10) * width + 4 * mlp) * FLOAT
+    elif how.rank:
+        position = 8 * width * FLOAT + 4 * width * size + mlp * (FLOAT + 3 * size)
+    else:
+        position = 4 * width * FLOAT + 9 * width * size + 4 * mlp * size
+    if length * length <= EXPLICIT_MAX_SCORES:
+        position += config.num_heads * length * (FLOAT if size == FLOAT else FLOAT + size)
+    elif work.is_padded:
+        position += length * size
+    position += len(matrix_sizes(config)) * how.rank * FLOAT
+    return work.num_rows * length * position
+
+
+def _head_back_bytes(config: ModelConfig, work: Pass, how: Training) -> int:
+    """The most that the way back through the output table holds; its stages follow each other.
+
+    at the logits:    logarithms of probabilities and two gradients; the allowed rows of the table
+    at those rows:    one gradient, the rows, and theirs
+    at the table:     theirs, and the gradient of the whole table before it is added
+    """
+    logits = work.num_rows * work.num_places * work.num_choices * FLOAT
+    rows = work.num_choices * config.d_model
+    copied = rows * how.size
+    if how.rank:
+        return 3 * logits + copied
+    table = config.num_rows * config.d_model * FLOAT
+    return max(3 * logits + copied, logits + copied + rows * FLOAT, rows * FLOAT + table)
+
+
+def held_bytes(config: ModelConfig, how: Training) -> Mapping[str, int]:
+    """What a training holds all the time, by part.
+
+    Source:
+        training/optim.py: Muon keeps one number for each of the matrices', AdamW two for each other one.
+    """
+    count = num_parameters(config)
+    total = sum(count.values())
+    if how.rank:
+        adapters = config.num_layers * how.rank * sum(rows + columns for rows, columns in matrix_sizes(config))
+        return {
+            "weights, frozen": total * how.size,
+            "adapters": adapters * FLOAT,
+            "their gradients": adapters * FLOAT,
+            "states of AdamW": 2 * adapters * FLOAT,
+        }
+    return {
+        "weights": total * FLOAT,
+        "running average": total * FLOAT,
+        "gradients": total * FLOAT,
+        "states of Muon and AdamW": (count["matrices"] + 2 * (count["tables"] + count["norms"])) * FLOAT,
+    }

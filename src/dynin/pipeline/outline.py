@@ -1,0 +1,193 @@
+"""A model without its weights: the shape of its network, its vocabulary, and how large its tokenizers are.
+
+Enters: what names a model: a folder, a hub id (of which the config alone is fetched), a TOML file, `8b`, or nothing for
+the embedded model. Leaves: an `Outline`. Does not know tasks; reads configs and headers, never a tensor.
+
+    named                        known from
+    a folder                     config.json, headers
+    a hub id, or in a TOML       config.json; for the published ids, where that cannot be fetched, the 8B sizes
+    8b                           the 8B sizes
+"""
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+
+from dynin import checkpoint, vocabulary
+from dynin.errors import CheckpointError
+from dynin.model import published
+from dynin.model.config import PUBLISHED_8B, ModelConfig
+from dynin.model.published import CONFIG, FAMILIES, LAYOUT_KEY, TEXT_LENGTHS, Family
+from dynin.pipeline.description import ModelFile, is_description
+from dynin.pipeline.description import read as read_description
+from dynin.pipeline.folder import EMBEDDED_FOLDER
+from dynin.pipeline.parts import NUM_FRAMES
+from dynin.pipeline.published import VIDEO_KEY
+from dynin.repository import Repository, open_repository, read_json
+from dynin.vocabulary import Vocabulary
+
+NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "8b": "published",
+        "snu-aidas/Dynin-Omni": "published",
+        "Gen-Verse/MMaDA-8B-MixCoT": "mmada",
+        "GSAI-ML/LLaDA-8B-Instruct": "llada",
+    }
+)
+"""Models of the 8B shape, and their families."""
+PUBLISHED_SPEECH_NUMBERS = 136_628_205
+"""Numbers in the file of the published speech tokenizer; all of them are held."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outline:
+    """What is known of a model before its weights are read."""
+
+    name: str
+    network: ModelConfig
+    vocabulary: Vocabulary
+    stored_size: int
+    """Bytes of a stored number."""
+    file_bytes: int
+    """Of the network's files that are open at a time while weights are read; 0 where unknown."""
+    media_file_bytes: int = 0
+    """Of the tokenizers' files that are open beside them."""
+    image_bytes: int = 0
+    """Of the picture tokenizer's weights as they are held, in float32."""
+    speech_bytes: int = 0
+    image_px: int = 512
+    num_frames: int = NUM_FRAMES
+    told: ModelFile | None = None
+    note: str = ""
+    """Where the sizes are from, if not from the model itself."""
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether it has the small tokenizers, which are read with the model."""
+        return self.vocabulary.name == "embedded"
+
+
+def outline(path_or_id: str | os.PathLike[str] | None = None) -> Outline:
+    """What a model's config and headers say.
+
+    Raises:
+        CheckpointError: If there is no such model, or its config is damaged or of another family.
+    """
+    told = None if path_or_id is None or not is_description(path_or_id) else read_description(path_or_id)
+    name = os.fspath(EMBEDDED_FOLDER if path_or_id is None else (told.backbone if told else path_or_id))
+    found = _found(name)
+    if path_or_id is None:
+        found = replace(found, name="the embedded model")
+    if told is not None:
+        found = replace(found, told=told)
+    folder = Path(name)
+    image = folder / "image" if told is None or not told.image else Path(told.image)
+    speech = folder / "speech" if told is None or not told.speech else Path(told.speech)
+    return replace(
+        found,
+        image_bytes=_held(image) or _published_image(found.vocabulary),
+        speech_bytes=_held(speech) or (4 * PUBLISHED_SPEECH_NUMBERS if len(found.vocabulary.speech) else 0),
+    )
+
+
+def _found(name: str) -> Outline:
+    """The outline of a backbone."""
+    plain = name.partition("@")[0]
+    if plain == "8b":
+        return _of_family(FAMILIES[NAMES[plain]], name, "the sizes of the published 8B model")
+    try:
+        folder = checkpoint.resolve(name, is_config_only=True)
+    except CheckpointError:
+        if plain not in NAMES:
+            raise
+        note = f"the sizes of the published 8B model, as {CONFIG} could not be fetched"
+        return _of_family(FAMILIES[NAMES[plain]], name, note)
+    return _of_published(folder, name) if published.is_published(folder) else _of_ours(folder, name)
+
+
+def _of_family(family: Family, name: str, note: str) -> Outline:
+    return Outline(
+        name=name,
+        network=replace(PUBLISHED_8B, num_rows=family.num_rows),
+        vocabulary=_layout(family, family.num_rows),
+        stored_size=2,
+        file_bytes=0,
+        note=note,
+    )
+
+
+def _of_published(folder: Path, name: str) -> Outline:
+    place = folder / CONFIG
+    values = read_json(place)
+    family = published.family_of(values, place)
+    files = _files(folder)
+    network = published.config_of(values, place) if files is None else published.read(folder).config
+    stored = values.get(LAYOUT_KEY)
+    frames: Mapping[str, int] = values.get(VIDEO_KEY) or {}
+    return Outline(
+        name=name,
+        network=network,
+        vocabulary=Vocabulary.from_dict(stored) if stored is not None else _layout(family, network.num_rows),
+        stored_size=2 if files is None else _stored_size(files),
+        file_bytes=0 if files is None else max(shard.stat().st_size for shard in files.shards),
+        num_frames=int(frames.get("num_frames", NUM_FRAMES)),
+    )
+
+
+def _of_ours(folder: Path, name: str) -> Outline:
+    """A model in this project's own layout, all of whose files are open while it is read."""
+    backbone = checkpoint.read_config(folder / "backbone")
+    if backbone.vocabulary is None:
+        raise CheckpointError(f"{folder / 'backbone' / CONFIG}: names no vocabulary; expected a whole model's folder")
+    network: Mapping[str, object] = backbone.config["network"]  # type: ignore[assignment]
+    frames: Mapping[str, int] = backbone.config.get("video", {})  # type: ignore[assignment]
+    files = open_repository(folder / "backbone")
+    image = checkpoint.read_config(folder / "image").config if (folder / "image").is_dir() else {}
+    media = [open_repository(folder / part).num_bytes for part in ("image", "speech") if (folder / part).is_dir()]
+    return Outline(
+        name=name,
+        network=ModelConfig.from_dict(network),
+        vocabulary=backbone.vocabulary,
+        stored_size=_stored_size(files),
+        file_bytes=files.num_bytes,
+        media_file_bytes=sum(media),
+        image_px=int(image.get("image_size", 512)),  # type: ignore[call-overload]
+        num_frames=int(frames.get("num_frames", NUM_FRAMES)),
+    )
+
+
+def _layout(family: Family, num_rows: int) -> Vocabulary:
+    return vocabulary.published(
+        TEXT_LENGTHS[0],
+        name=family.name,
+        size=num_rows,
+        image_codes=family.image_codes,
+        speech_codes=family.speech_codes,
+    )
+
+
+def _files(folder: Path) -> Repository | None:
+    """The headers of a folder that has weights, None where there is a config alone."""
+    return open_repository(folder) if any(folder.glob("*.safetensors")) else None
+
+
+def _stored_size(files: Repository) -> int:
+    return files.num_bytes // max(1, sum(math.prod(shape) for shape in files.shapes.values()))
+
+
+def _held(place: Path) -> int:
+    """Bytes in float32 of the weights in a folder, 0 where there is no such folder."""
+    if not any(place.glob("*.safetensors")):
+        return 0
+    return 4 * sum(math.prod(shape) for shape in open_repository(place).shapes.values())
+
+
+def _published_image(layout: Vocabulary) -> int:
+    if not len(layout.image):
+        return 0
+    from dynin.tokenizers.magvit2.convert import expected_shapes
+
+    return 4 * sum(math.prod(shape) for shape in expected_shapes().values())

@@ -1,0 +1,260 @@
+"""What a request or a training will take: bytes by part, before a weight is read.
+
+Enters: an `Outline` and what is to be done with the model (`Work`). Leaves: a `Plan`. Does not know how layers allocate
+(model/memory.py), what a machine has, or how anything is printed.
+
+    always      weights, tokenizers; a training's gradients and states
+    in turn     reading files, a pass, the logits, choosing, drawing a picture: the largest of them counts
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import torch
+
+from dynin.config import suggest
+from dynin.decoding.policy import DecodingPolicy
+from dynin.errors import RequestError
+from dynin.model import memory
+from dynin.model.memory import FLOAT, Pass, Training
+from dynin.pipeline.outline import Outline
+from dynin.pipeline.policies import POLICIES, limit, policy_of
+from dynin.sequence.layout import Assembler, Sequence
+from dynin.sequence.task import TABLES, Task
+from dynin.types import Modality
+
+SIZES: Mapping[str, int] = MappingProxyType({"float32": 4, "bfloat16": 2, "float16": 2})
+PICTURE_NUMBERS_PER_PX = 645
+"""Numbers in float32 that MAGVIT-v2 holds at a time for each pixel of a picture; counted at 128 and 256 px."""
+FRAMES_AT_ONCE = 4
+"""Of a video that go through the picture tokenizer together."""
+CODES_PER_S = 25
+_TEXT = "\0"
+"""Stands for the text of a request while its row is laid out."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """What is to be done."""
+
+    task: str
+    dtype: str = ""
+    """float32, bfloat16 or float16; empty as the model is stored, or in a training float32."""
+    weights: str = ""
+    """int8, int4, or empty."""
+    batch: int = 1
+    """Requests, or rows of a training, at a time."""
+    train: str = ""
+    """full, lora, or empty for a request."""
+    rank: int = 16
+    """Of the adapters of lora."""
+    is_recomputed: bool = False
+    prompt_len: int = 64
+    """Ids of the words that are given."""
+    sound_s: float = 10.0
+    """Seconds of a sound that is given."""
+
+    def __post_init__(self) -> None:
+        """RequestError for what cannot be planned."""
+        for name, value, known in (
+            ("dtype", self.dtype, tuple(SIZES)),
+            ("weights", self.weights, ("int8", "int4")),
+            ("train", self.train, ("full", "lora")),
+        ):
+            if value and value not in known:
+                raise RequestError(f"unknown {name} {value!r}{suggest(value, known)}")
+        for name, number in (("batch", self.batch), ("rank", self.rank), ("prompt", self.prompt_len)):
+            if number < 1:
+                raise RequestError(f"{name} is {number}; give at least 1")
+        if self.is_recomputed and not self.train:
+            raise RequestError("only a training runs blocks once more; give --train full or --train lora")
+        if self.train and self.weights:
+            raise RequestError("weights in fewer bits are not trained; leave --weights or --train out")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """One line of a plan."""
+
+    name: str
+    num_bytes: int
+    about: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Bytes by part."""
+
+    title: str
+    always: tuple[Part, ...]
+    in_turn: tuple[Part, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """At the fullest moment."""
+        return sum(part.num_bytes for part in self.always) + max(part.num_bytes for part in self.in_turn)
+
+
+def plan(model: Outline, work: Work) -> Plan:
+    """The plan of a request, or of a training step.
+
+    Raises:
+        RequestError: If the model has no such task, or the row is longer than the model reaches.
+    """
+    tasks = TABLES[model.vocabulary.name]
+    if work.task not in tasks:
+        raise RequestError(f"{model.name} has no task {work.task!r}{suggest(work.task, tasks)}")
+    task = tasks[work.task]
+    passes = _passes(model, task, work)
+    length = passes[0].length
+    if work.train:
+        return _training(model, work, task, passes)
+    size = SIZES.get(work.dtype, FLOAT if model.is_embedded else model.stored_size)
+    network = model.network
+    weights = memory.weight_bytes(network, size, work.weights)
+    branches = passes[0].num_branches
+    widest = max(passes, key=lambda work: work.num_places * work.num_choices)
+    table = f"{widest.num_places:,} places x {widest.num_choices:,} ids"
+    always = (
+        Part(name="embedding and output table", num_bytes=weights["tables"], about=f"{network.num_rows:,} rows"),
+        Part(
+            name="blocks",
+            num_bytes=weights["matrices"] + weights["norms"],
+            about=f"{network.num_layers} layers" + (f", matrices in {work.weights}" if work.weights else ""),
+        ),
+        *_tokenizers(model, task),
+        Part(name="cache of keys and values", num_bytes=0, about="none is kept"),
+    )
+    in_turn = (
+        Part(name="a pass", num_bytes=max(memory.block_bytes(network, each, size, work.weights) for each in passes),
+             about=f"{branches} rows x {length:,} positions"),
+        Part(name="logits", num_bytes=max(memory.head_bytes(network, each, size) for each in passes), about=table),
+        Part(name="choosing", num_bytes=max(memory.choice_bytes(each) for each in passes), about=table),
+        *_pictures(model, task),
+        Part(name="files while they are read", num_bytes=_open_files(model, work, size)),
+    )  # fmt: skip
+    return Plan(title=_title(model, work, task), always=always, in_turn=in_turn)
+
+
+def _training(model: Outline, work: Work, task: Task, passes: list[Pass]) -> Plan:
+    how = Training(size=SIZES.get(work.dtype, FLOAT), rank=work.rank if work.train == "lora" else 0,
+                   is_recomputed=work.is_recomputed)  # fmt: skip
+    step = max((memory.step_bytes(model.network, each, how) for each in passes), key=lambda parts: sum(parts.values()))
+    *kept, (name, last) = step.items()
+    held = memory.held_bytes(model.network, how)
+    about = {"weights": f"{sum(memory.num_parameters(model.network).values()):,} numbers in float32"}
+    return Plan(
+        title=_title(model, work, task),
+        always=(
+            *(Part(name=key, num_bytes=value, about=about.get(key, "")) for key, value in held.items()),
+            *(Part(name=key, num_bytes=value) for key, value in kept if value),
+        ),
+        in_turn=(Part(name=name, num_bytes=last, about=f"{work.batch} rows x {passes[0].length:,} positions"),),
+    )
+
+
+def _title(model: Outline, work: Work, task: Task) -> str:
+    what = f"training ({work.train})" if work.train else "a request"
+    return f"{model.name}: {what}, {task.name}, {work.dtype or 'as stored'}" + (f"; {model.note}" if model.note else "")
+
+
+# --- the rows --------------------------------------------------------------------------------------------------------
+
+
+def _passes(model: Outline, task: Task, work: Work) -> list[Pass]:
+    """What passes through the network for each target of a task, its canvas as long as it may grow."""
+    sequence = _sequence(model, task, work)
+    policies = {
+        span.modality: policy_of(POLICIES[model.vocabulary.name], task.name, span.modality)
+        for span in sequence.spans
+        if span.is_target
+    }
+    room = model.network.max_len - len(sequence.ids)
+    if room < 0:
+        raise RequestError(
+            f"{task.name} takes {len(sequence.ids):,} positions, the model's length is {model.network.max_len:,}; "
+            "plan fewer words with --prompt"
+        )
+    counts = {span.modality: span.stop - span.start for span in sequence.spans if span.is_target}
+    fitted = {modality: limit(policy, counts[modality] + room) for modality, policy in policies.items()}
+    grown = {modality: max(counts[modality], fitted[modality].max_len or 0) for modality in counts}
+    length = len(sequence.ids) + sum(grown[modality] - counts[modality] for modality in counts)
+    is_guided = any(policy.guidance_scale > 0 for policy in fitted.values()) and not work.train
+    common = Pass(
+        num_rows=work.batch,
+        length=length,
+        num_places=1,
+        num_choices=1,
+        is_guided=is_guided,
+        is_padded=work.batch > 1 or not bool(sequence.attend.all()),
+    )
+    return [_pass(model, task, common, policy, modality, grown[modality], work) for modality, policy in fitted.items()]
+
+
+def _pass(
+    model: Outline, task: Task, common: Pass, policy: DecodingPolicy, modality: Modality, count: int, work: Work
+) -> Pass:
+    together = count if work.train or policy.block_len is None else min(count, policy.block_len)
+    return replace(
+        common,
+        num_places=together,
+        num_choices=len(model.vocabulary.allowed_ids(modality, *task.ends.get(modality, ()))),
+        is_drawn=policy.temperature > 0,
+        is_by_entropy=policy.score == "entropy",
+    )
+
+
+def _sequence(model: Outline, task: Task, work: Work) -> Sequence:
+    """The row of the task's table, with as many ids of everything given as are planned for."""
+
+    def encode(text: str) -> list[int]:
+        return [0] * (work.prompt_len if _TEXT in text else 1)
+
+    side = task.given_px or model.image_px
+    cells = (side // 16) ** 2
+    counts = {
+        Modality.IMAGE: cells,
+        Modality.VIDEO: cells * model.num_frames,
+        Modality.SPEECH: round(work.sound_s * CODES_PER_S),
+    }
+    given = {
+        modality: _TEXT if modality == Modality.TEXT else torch.zeros(counts[modality], dtype=torch.int64)
+        for modality in task.conditions
+    }
+    return Assembler(vocabulary=model.vocabulary, encode_text=encode).assemble(task, given)
+
+
+# --- besides the network ---------------------------------------------------------------------------------------------
+
+
+def _uses(task: Task, *modalities: Modality) -> bool:
+    return any(modality in modalities for modality in (*task.conditions, *task.targets))
+
+
+def _tokenizers(model: Outline, task: Task) -> list[Part]:
+    """Those that a request needs; the small ones are read with the model."""
+    parts = []
+    if model.image_bytes and (model.is_embedded or _uses(task, Modality.IMAGE, Modality.VIDEO)):
+        parts.append(Part(name="picture tokenizer", num_bytes=model.image_bytes, about="float32"))
+    if model.speech_bytes and (model.is_embedded or _uses(task, Modality.SPEECH)):
+        parts.append(Part(name="speech tokenizer", num_bytes=model.speech_bytes, about="float32"))
+    return parts
+
+
+def _pictures(model: Outline, task: Task) -> list[Part]:
+    """A picture through MAGVIT-v2; the small tokenizer takes next to nothing."""
+    if model.is_embedded or not _uses(task, Modality.IMAGE, Modality.VIDEO):
+        return []
+    makes = any(modality in (Modality.IMAGE, Modality.VIDEO) for modality in task.targets)
+    count = task.lengths.get(Modality.IMAGE, 0)
+    side = 16 * round(count**0.5) if makes else task.given_px or model.image_px
+    together = min(FRAMES_AT_ONCE, model.num_frames) if _uses(task, Modality.VIDEO) else 1
+    num_bytes = together * PICTURE_NUMBERS_PER_PX * FLOAT * side * side
+    return [Part(name="drawing or seeing", num_bytes=num_bytes, about=f"{together} of {side} x {side} px at a time")]
+
+
+def _open_files(model: Outline, work: Work, size: int) -> int:
+    """Files that lie in memory beside what is made of them; the network's are its weights where nothing is changed."""
+    is_changed = size != model.stored_size or bool(work.weights)
+    return model.media_file_bytes + (model.file_bytes if is_changed else 0)

@@ -1,0 +1,208 @@
+"""Planned bytes against counted ones: every allocation of the real code, added up."""
+
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from dynin.decoding.canvas import Canvas, Segment
+from dynin.decoding.decoder import ParallelDecoder
+from dynin.decoding.policy import DecodingPolicy, published_image
+from dynin.diffusion.loss import cross_entropy
+from dynin.model import memory
+from dynin.model.config import EMBEDDED, PUBLISHED_8B, ModelConfig
+from dynin.model.memory import Pass, Training
+from dynin.model.transformer import Transformer, initialise
+from dynin.pipeline.denoiser import TransformerDenoiser
+from dynin.training import optim
+from dynin.training.config import OptimizerConfig
+
+NEAR = 0.1
+"""Share by which a plan may miss."""
+
+
+def network(num_rows: int = 300, *, num_layers: int = 2, mlp_dim: int = 512, **more: int) -> Transformer:
+    sizes = {"d_model": 256, "num_heads": 8, "num_kv_heads": 8, "max_len": 4096} | more
+    model = Transformer(ModelConfig(num_layers=num_layers, mlp_dim=mlp_dim, num_rows=num_rows, **sizes))
+    initialise(model, torch.Generator().manual_seed(0))
+    return model
+
+
+def counted(work: Callable[[], object]) -> int:
+    """The most bytes that were allocated at a time while something ran, by the allocator's own account."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+            work()
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    live, most = 0, 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        live += event.nbytes()
+        most = max(most, live)
+    return most
+
+
+def ids_of(num_rows: int, length: int, below: int) -> torch.Tensor:
+    return torch.randint(below, (num_rows, length), generator=torch.Generator().manual_seed(1))
+
+
+def padding(num_rows: int, length: int) -> torch.Tensor:
+    attend = torch.ones(num_rows, length, dtype=torch.bool)
+    attend[:, :2] = False
+    return attend
+
+
+def assert_near(planned: int, real: int) -> None:
+    assert planned == pytest.approx(real, rel=NEAR), f"planned {planned:,}, counted {real:,}"
+
+
+def test_the_8b_model_has_its_parameters():
+    assert sum(memory.num_parameters(PUBLISHED_8B).values()) == 8_116_244_480
+    assert sum(memory.weight_bytes(PUBLISHED_8B, 2).values()) == 16_232_488_960
+
+
+@pytest.mark.parametrize("config", [EMBEDDED, network(num_kv_heads=2).config], ids=["embedded", "shared keys"])
+def test_numbers_of_parameters_are_those_of_the_network(config):
+    with torch.device("meta"):
+        model = Transformer(config)
+    assert sum(memory.num_parameters(config).values()) == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("is_padded", [False, True])
+@pytest.mark.parametrize(("length", "mlp_dim", "num_kv_heads"), [(64, 512, 8), (300, 768, 8), (300, 256, 2)])
+def test_a_pass_allocates_what_was_planned(dtype, is_padded, length, mlp_dim, num_kv_heads):
+    model = network(mlp_dim=mlp_dim, num_kv_heads=num_kv_heads).to(dtype).requires_grad_(False)
+    ids = ids_of(2, length, 300)
+    attend = padding(2, length) if is_padded else None
+    work = Pass(num_rows=2, length=length, num_places=1, num_choices=1, is_padded=is_padded)
+    assert_near(memory.block_bytes(model.config, work, dtype.itemsize), counted(lambda: model.hidden(ids, attend)))
+
+
+POLICIES = {
+    "published picture": published_image(num_steps=2),
+    "embedded picture": DecodingPolicy(num_steps=2, score="entropy", temperature=0.3, guidance_scale=0.7),
+    "best of each": DecodingPolicy(num_steps=2),
+    "blocks of text": DecodingPolicy(num_steps=4, block_len=32, temperature=1.0),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
+@pytest.mark.parametrize(("width", "num_choices"), [(32, 2500), (256, 900)], ids=["many ids", "a wide table"])
+def test_decoding_allocates_what_was_planned(dtype, policy, width, num_choices):
+    model = network(3000, d_model=width, num_layers=1, mlp_dim=2 * width, num_heads=2, num_kv_heads=2)
+    model = model.to(dtype).requires_grad_(False)
+    ids = ids_of(1, 80, 1000)
+    is_target = torch.arange(80)[None] >= 16
+    ids = ids.masked_fill(is_target, 2999)
+    canvas = Canvas(ids=ids, uncond_ids=ids.clone() if policy.guidance_scale else None)
+    segment = Segment(name="s", is_target=is_target, allowed_ids=torch.arange(num_choices), policy=policy)
+    decoder = ParallelDecoder(TransformerDenoiser(model), 2999)
+    work = Pass(
+        num_rows=1,
+        length=80,
+        num_places=policy.block_len or 64,
+        num_choices=num_choices,
+        is_guided=policy.guidance_scale > 0,
+        is_drawn=policy.temperature > 0,
+        is_by_entropy=policy.score == "entropy",
+    )
+    planned = max(
+        memory.block_bytes(model.config, work, dtype.itemsize),
+        memory.head_bytes(model.config, work, dtype.itemsize),
+        memory.choice_bytes(work),
+    )
+    generator = torch.Generator().manual_seed(0)
+    assert_near(planned, counted(lambda: decoder.run(canvas, [segment], generator=[generator])))
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def step(model: Transformer, work: Pass, how: Training) -> Callable[[], None]:
+    """Forward and back through the real layers and the real loss, gradients left in place."""
+    ids = ids_of(work.num_rows, work.length, 300)
+    attend = padding(work.num_rows, work.length) if work.is_padded else None
+    at = torch.arange(work.length).expand_as(ids) < work.num_places
+    is_rounded = how.size == 2 and not how.rank
+
+    def run() -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_rounded):
+            logits = model.head(model.hidden(ids, attend)[at], torch.arange(work.num_choices))
+            loss = cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64)).sum()
+            del logits
+        loss.backward()
+
+    run()
+    return run
+
+
+def recomputed(model: Transformer) -> Transformer:
+    for block in model.blocks:
+        forward = block.forward
+        block.forward = lambda x, table, attend, forward=forward: checkpoint(
+            forward, x, table, attend, use_reentrant=False
+        )
+    return model
+
+
+@pytest.mark.parametrize("size", [4, 2], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("is_recomputed", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize(
+    ("length", "is_padded", "num_rows", "num_choices"),
+    [(64, False, 300, 200), (128, True, 3000, 2000), (300, True, 3000, 2000)],
+)
+def test_a_training_step_allocates_what_was_planned(size, is_recomputed, length, is_padded, num_rows, num_choices):
+    model = network(num_rows, d_model=128, num_heads=4, num_kv_heads=4, num_layers=4, mlp_dim=256)
+    how = Training(size=size, is_recomputed=is_recomputed)
+    work = Pass(num_rows=2, length=length, num_places=length // 2, num_choices=num_choices, is_padded=is_padded)
+    real = counted(step(recomputed(model) if is_recomputed else model, work, how))
+    assert_near(sum(memory.step_bytes(model.config, work, how).values()), real)
+
+
+class Adapted(nn.Module):
+    """A frozen matrix with an adapter in float32 beside it."""
+
+    def __init__(self, frozen: nn.Linear, rank: int) -> None:
+        super().__init__()
+        self.frozen = frozen
+        self.down = nn.Linear(frozen.in_features, rank, bias=False)
+        self.up = nn.Linear(rank, frozen.out_features, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.frozen(x) + self.up(self.down(x.float())).to(x.dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("length", [64, 300])
+def test_a_training_of_adapters_allocates_what_was_planned(dtype, length):
+    model = network(d_model=128, num_heads=4, num_kv_heads=4, num_layers=4, mlp_dim=256)
+    model = model.to(dtype).requires_grad_(False)
+    for block in model.blocks:
+        for part in (block.attention, block.mlp):
+            for name, child in list(part.named_children()):
+                setattr(part, name, Adapted(child, 8))
+    how = Training(size=dtype.itemsize, rank=8)
+    work = Pass(num_rows=2, length=length, num_places=length // 2, num_choices=200)
+    assert_near(sum(memory.step_bytes(model.config, work, how).values()), counted(step(model, work, how)))
+    held = memory.held_bytes(model.config, how)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    assert held["adapters"] == held["their gradients"] == 4 * trained
+
+
+def test_states_of_the_optimizers_are_those_of_a_step():
+    model = network(num_kv_heads=2)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizers = optim.build(model, OptimizerConfig())
+    for optimizer in optimizers:
+        optimizer.step()
+    tensors = [value for part in optimizers for state in part.state.values() for value in state.values()]
+    stored = sum(value.nbytes for value in tensors if value.numel() > 1)
+    held = memory.held_bytes(model.config, Training())
+    assert held["states of Muon and AdamW"] == stored
+    assert held["running average"] == sum(value.nbytes for value in optim.Average(model, 0.9).tensors.values())
