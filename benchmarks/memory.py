@@ -111,7 +111,9 @@ def measure_request(case: Case, folder: Path | None, device: torch.device) -> in
     """Load and make; what the peak rises by."""
     more = {"weights": case.weights} if case.weights else {}
     with tempfile.TemporaryDirectory() as place:
-        load(testing.tiny_model(Path(place) / "tiny"), device=device, dtype=case.dtype or None).run(request(case, None))
+        small = load(testing.tiny_model(Path(place) / "tiny"), device=device, dtype=case.dtype or None, **more)
+        small.run(request(case, None))
+        del small
     forget_peak()
     before = peak(device)
     model = load(folder, device=device, dtype=case.dtype or None, **more)

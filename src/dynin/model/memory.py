@@ -75,13 +75,13 @@ def weight_bytes(config: ModelConfig, size: int, form: str = "") -> dict[str, in
 
     Args:
         size: Bytes of a number.
-        form: int8, with a scale in float32 for each row of a matrix; int4, with two numbers for every 32 of a row; or
-            empty.
+        form: int8, with a scale in float32 and a zero for each row of a matrix; int4, with two numbers for every 32 of
+            a row; or empty.
     """
     count = num_parameters(config)
     matrices = count["matrices"] * size
     if form == "int8":
-        matrices = count["matrices"] + config.num_layers * sum(rows for rows, _ in matrix_sizes(config)) * FLOAT
+        matrices = count["matrices"] + config.num_layers * sum(rows for rows, _ in matrix_sizes(config)) * (FLOAT + 1)
     elif form == "int4":
         matrices = count["matrices"] // 2 + count["matrices"] // INT4_GROUP * 2 * size
     return {"tables": count["tables"] * size, "matrices": matrices, "norms": count["norms"] * size}
@@ -96,7 +96,7 @@ def block_bytes(config: ModelConfig, work: Pass, size: int, form: str = "") -> i
     While keys are turned:        input, normalised, queries, keys as made; in float32 two halves and their products
     while attention runs:         input, normalised, queries, keys, values, the outcome; the mask once for every query
     in the feed-forward:          input, sum, normalised; gate after SiLU, up, their product
-    in int8 besides:              the matrix that multiplies, turned back, and one more vector of the feed-forward
+    in int8:                      the matrix of the feed-forward that multiplies, turned back, in place of a vector
     """
     width, mlp = config.d_model, config.mlp_dim
     share = config.num_kv_heads / config.num_heads
@@ -109,12 +109,10 @@ def block_bytes(config: ModelConfig, work: Pass, size: int, form: str = "") -> i
         6 * width + masks + repeated,
         3 * width + 3 * mlp,
     )
-    turned_back = 0
-    if form == "int8":
-        widest += mlp
-        turned_back = max(rows * columns for rows, columns in matrix_sizes(config)) * size
     tables = 2 * work.length * config.head_dim * FLOAT
-    return round(work.num_branches * work.length * widest * size) + tables + turned_back
+    positions = work.num_branches * work.length
+    turned_back = max(0, width * mlp - positions * mlp) * size if form == "int8" else 0
+    return round(positions * widest * size) + tables + turned_back
 
 
 def head_bytes(config: ModelConfig, work: Pass, size: int) -> int:

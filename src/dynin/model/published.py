@@ -31,6 +31,8 @@ from dynin.errors import CheckpointError, ConfigError, VocabularyError
 from dynin.model import room
 from dynin.model.config import ModelConfig
 from dynin.model.convert import IGNORED_PREFIX, TABLE, expected_shapes, published_names
+from dynin.model.memory import weight_bytes
+from dynin.model.quantize import reform_of
 from dynin.model.transformer import Transformer
 from dynin.repository import Repository
 from dynin.vocabulary import Vocabulary
@@ -216,27 +218,36 @@ def choose_layout(published: Published, tokenizer_len: int, text_len: int | None
 
 
 def load_network(
-    published: Published, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    published: Published,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    weights: str = "",
 ) -> Transformer:
     """The network with its weights, read shard by shard: at most the weights and one shard are held at a time.
 
     Args:
         device: Where the weights go as they are read; None leaves them where tensors are made by default.
         dtype: What they are cast to; None keeps them as stored.
+        weights: int8 or int4, see `model.quantize`; matrices take that form as they are read.
 
     Raises:
         CheckpointError: If a file is damaged, or the weights do not fit the memory of the device (`model.room`).
+        RequestError: If the form of the weights is unknown or not to be had on the device.
     """
     files, folder = published.repository, published.repository.folder
-    held = files.num_bytes if dtype is None else dtype.itemsize * sum(map(math.prod, files.shapes.values()))
-    room.require_memory(str(folder), held, device)
+    reform = reform_of(weights, device)
+    size = files.num_bytes // sum(map(math.prod, files.shapes.values())) if dtype is None else dtype.itemsize
+    room.require_memory(str(folder), sum(weight_bytes(published.config, size, weights).values()), device)
     repository.verify(folder, [folder / CONFIG, *published.repository.shards])
     with torch.device("meta"):
         model = Transformer(published.config)
     names = published_names(published.config)
+    place = torch.get_default_device() if device is None else device
+    is_copied = bool(weights)  # else what stays as it is would keep the whole file mapped, matrices and all
     state = {
-        names[name]: value.to(device=torch.get_default_device() if device is None else device, dtype=dtype)
-        for name, value in published.repository.stream()
+        names[name]: reform(names[name], value.to(device=place, dtype=dtype, copy=is_copied))
+        for name, value in files.stream()
         if name in names
     }
     model.load_state_dict(state, assign=True)

@@ -6,7 +6,7 @@ Enters: a TOML file, such as those in `configs/models`. Leaves: a `ModelFile`. D
     image = "snu-aidas/magvitv2"             left out: where the family has it
     speech = "snu-aidas/emova_speech_tokenizer_hf"
     dtype = "bfloat16"                       left out: as stored
-    weights = "int8"                         left out: in that dtype
+    weights = "int8"                         or int4; left out: in that dtype
 """
 
 import os
@@ -28,7 +28,7 @@ class ModelFile:
     dtype: str = ""
     """float32, bfloat16 or float16."""
     weights: str = ""
-    """int8: the matrices of the blocks in 8 bits."""
+    """int8 or int4: the matrices of the blocks in fewer bits."""
     text_len: int = 0
     """Number of ids below the first image code, for models whose config does not say."""
 

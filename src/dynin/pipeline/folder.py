@@ -21,7 +21,10 @@ from dynin.checkpoint import Checkpoint
 from dynin.config import suggest
 from dynin.errors import CheckpointError, RequestError, VocabularyError
 from dynin.model.config import ModelConfig
+from dynin.model.memory import weight_bytes
 from dynin.model.published import is_published
+from dynin.model.quantize import is_reformed, reform_of
+from dynin.model.room import require_memory
 from dynin.model.transformer import Transformer
 from dynin.pipeline.description import is_description
 from dynin.pipeline.description import read as read_description
@@ -61,6 +64,8 @@ def save(
         CheckpointError: If the tokenizers are of another kind, or the folder cannot be written.
     """
     image, speech, text = model.tokenizers.image, model.tokenizers.speech, model.tokenizers.text
+    if is_reformed(model.model):
+        raise CheckpointError("the weights are held in fewer bits and are not written; load them without `weights`")
     if not (
         isinstance(image, SmallImageTokenizer)
         and isinstance(speech, SmallSpeechTokenizer)
@@ -98,6 +103,7 @@ def load(
     dtype: torch.dtype | str | None = None,
     sources: MediaSources = MediaSources(),  # noqa: B008 - frozen
     text_len: int | None = None,
+    weights: str = "",
 ) -> Dynin:
     """Read and verify a model; None takes the one that ships with the code.
 
@@ -109,10 +115,13 @@ def load(
         dtype: Of the network, also by name; None takes float32 for models of ours, and published ones as stored.
         sources: Where the media tokenizers of a published model are, if not where its family has them.
         text_len: For published models whose config does not say where image codes begin.
+        weights: int8 or int4: the matrices of the network in fewer bits (the extra `quantize`); such a model can be
+            used, but neither saved nor trained.
 
     Raises:
-        CheckpointError: If a file is missing or damaged, or the parts do not belong together.
-        RequestError: If there is no such dtype.
+        CheckpointError: If a file is missing or damaged, the parts do not belong together, or the weights do not fit
+            the memory of the device.
+        RequestError: If there is no such dtype or form of weights.
     """
     if path_or_id is not None and is_description(path_or_id):
         told = read_description(path_or_id)
@@ -123,13 +132,14 @@ def load(
             dtype=dtype or told.dtype or None,
             sources=given,
             text_len=text_len or told.text_len or None,
+            weights=weights or told.weights,
         )
     dtype = _dtype(dtype)
     if path_or_id is None and not EMBEDDED_FOLDER.is_dir():
         raise CheckpointError(f"{EMBEDDED_FOLDER}: the embedded model is missing; restore it, or name another model")
     folder = EMBEDDED_FOLDER if path_or_id is None else checkpoint.resolve(path_or_id)
     if is_published(folder):
-        return load_published(folder, device=device, dtype=dtype, sources=sources, text_len=text_len)
+        return load_published(folder, device=device, dtype=dtype, sources=sources, text_len=text_len, weights=weights)
     parts = checkpoint.load_model(folder)
     needed = PARTS if _is_embedded(parts) else ("backbone", "text")
     missing = [name for name in needed if name not in parts]
@@ -145,9 +155,9 @@ def load(
             tokenizers = _tokenizers(parts, text)
         else:
             tokenizers = with_media(folder, text, backbone.vocabulary, sources, device=device)
-        network = _network(backbone, device, dtype or torch.float32)
+        network = _network(backbone, device, dtype or torch.float32, weights)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, CheckpointError):
+        if isinstance(error, CheckpointError | RequestError):
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
@@ -187,14 +197,19 @@ def _tokenizers(parts: Mapping[str, Checkpoint], text: ByteLevelText) -> Tokeniz
     return Tokenizers(text=text, image=image, video=video, speech=small_speech(parts["speech"]))
 
 
-def _network(part: Checkpoint, device: torch.device | str | None, dtype: torch.dtype) -> Transformer:
+def _network(part: Checkpoint, device: torch.device | str | None, dtype: torch.dtype, weights: str) -> Transformer:
     network: Mapping[str, object] = part.config["network"]  # type: ignore[assignment]
+    config = ModelConfig.from_dict(network)
+    reform = reform_of(weights, device)
+    require_memory("the network", sum(weight_bytes(config, dtype.itemsize, weights).values()), device)
     with torch.device("meta"):
-        model = Transformer(ModelConfig.from_dict(network))
+        model = Transformer(config)
     checkpoint.require_fit({name: tuple(value.shape) for name, value in model.state_dict().items()}, part.tensors)
-    model.load_state_dict(
-        {name: value.to(device=device, dtype=dtype) for name, value in part.tensors.items()}, assign=True
-    )
+    state = {
+        name: reform(name, value.to(device=device, dtype=dtype, copy=bool(weights)))
+        for name, value in part.tensors.items()
+    }
+    model.load_state_dict(state, assign=True)
     return model
 
 

@@ -111,6 +111,8 @@ def plan(model: Outline, work: Work) -> Plan:
     if work.train:
         return _training(model, work, task, passes)
     size = SIZES.get(work.dtype, FLOAT if model.is_embedded else model.stored_size)
+    if work.weights == "int4" and size != SIZES["bfloat16"]:
+        raise RequestError("weights in int4 multiply in bfloat16; give --dtype bfloat16, or take int8")
     network = model.network
     weights = memory.weight_bytes(network, size, work.weights)
     branches = passes[0].num_branches

@@ -36,6 +36,7 @@ def load(
     dtype: torch.dtype | None = None,
     sources: MediaSources = MediaSources(),  # noqa: B008 - frozen
     text_len: int | None = None,
+    weights: str = "",
 ) -> Dynin:
     """Read a published model.
 
@@ -45,13 +46,15 @@ def load(
         sources: Where its media tokenizers are.
         text_len: Number of ids below the first image code, where the config does not say and the text tokenizer
             misleads.
+        weights: int8 or int4, see `model.quantize`.
 
     Raises:
-        CheckpointError: If a file is missing or damaged, or config, weights and text tokenizer do not belong together.
+        CheckpointError: If a file is missing or damaged, config, weights and text tokenizer do not belong together, or
+            the weights do not fit the memory of the device.
     """
     found = published.read(folder)
     text, layout = read_text(found, text_len)
-    network = published.load_network(found, device=device, dtype=dtype)
+    network = published.load_network(found, device=device, dtype=dtype, weights=weights)
     tokenizers = with_media(folder, text, layout, sources, device=device)
     if frames := found.values.get(VIDEO_KEY):
         tokenizers = replace(tokenizers, video=replace(tokenizers.video, **frames))  # type: ignore[arg-type]

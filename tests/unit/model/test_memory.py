@@ -15,13 +15,14 @@ from dynin.diffusion.loss import cross_entropy
 from dynin.model import memory
 from dynin.model.config import EMBEDDED, PUBLISHED_8B, ModelConfig
 from dynin.model.memory import Pass, Training
+from dynin.model.quantize import reform_of
 from dynin.model.transformer import Transformer, initialise
 from dynin.pipeline.denoiser import TransformerDenoiser
 from dynin.training import optim
 from dynin.training.config import OptimizerConfig
 
-NEAR = 0.1
-"""Share by which a plan may miss."""
+NEAR, CLOSE = 0.1, 0.05
+"""Shares by which a plan may miss: where the libraries take room of their own, and where they do not."""
 
 
 def network(num_rows: int = 300, *, num_layers: int = 2, mlp_dim: int = 512, **more: int) -> Transformer:
@@ -55,8 +56,8 @@ def padding(num_rows: int, length: int) -> torch.Tensor:
     return attend
 
 
-def assert_near(planned: int, real: int) -> None:
-    assert planned == pytest.approx(real, rel=NEAR), f"planned {planned:,}, counted {real:,}"
+def assert_near(planned: int, real: int, share: float = NEAR) -> None:
+    assert planned == pytest.approx(real, rel=share), f"planned {planned:,}, counted {real:,}"
 
 
 def test_the_8b_model_has_its_parameters():
@@ -79,7 +80,24 @@ def test_a_pass_allocates_what_was_planned(dtype, is_padded, length, mlp_dim, nu
     ids = ids_of(2, length, 300)
     attend = padding(2, length) if is_padded else None
     work = Pass(num_rows=2, length=length, num_places=1, num_choices=1, is_padded=is_padded)
-    assert_near(memory.block_bytes(model.config, work, dtype.itemsize), counted(lambda: model.hidden(ids, attend)))
+    real = counted(lambda: model.hidden(ids, attend))
+    assert_near(memory.block_bytes(model.config, work, dtype.itemsize), real, CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("form", "dtype"), [("int8", torch.float32), ("int8", torch.bfloat16), ("int4", torch.bfloat16)]
+)
+@pytest.mark.parametrize(("length", "mlp_dim"), [(300, 768), (16, 512)])
+def test_a_pass_through_fewer_bits_allocates_what_was_planned(dtype, form, length, mlp_dim):
+    pytest.importorskip("torchao")
+    model = network(mlp_dim=mlp_dim).to(dtype)
+    reform = reform_of(form)
+    model.load_state_dict({name: reform(name, value) for name, value in model.state_dict().items()}, assign=True)
+    model.requires_grad_(False)
+    ids = ids_of(2, length, 300)
+    model.hidden(ids)
+    work = Pass(num_rows=2, length=length, num_places=1, num_choices=1)
+    assert_near(memory.block_bytes(model.config, work, dtype.itemsize, form), counted(lambda: model.hidden(ids)))
 
 
 POLICIES = {
@@ -161,7 +179,7 @@ def test_a_training_step_allocates_what_was_planned(size, is_recomputed, length,
     how = Training(size=size, is_recomputed=is_recomputed)
     work = Pass(num_rows=2, length=length, num_places=length // 2, num_choices=num_choices, is_padded=is_padded)
     real = counted(step(recomputed(model) if is_recomputed else model, work, how))
-    assert_near(sum(memory.step_bytes(model.config, work, how).values()), real)
+    assert_near(sum(memory.step_bytes(model.config, work, how).values()), real, CLOSE)
 
 
 class Adapted(nn.Module):
@@ -188,7 +206,7 @@ def test_a_training_of_adapters_allocates_what_was_planned(dtype, length):
                 setattr(part, name, Adapted(child, 8))
     how = Training(size=dtype.itemsize, rank=8)
     work = Pass(num_rows=2, length=length, num_places=length // 2, num_choices=200)
-    assert_near(sum(memory.step_bytes(model.config, work, how).values()), counted(step(model, work, how)))
+    assert_near(sum(memory.step_bytes(model.config, work, how).values()), counted(step(model, work, how)), CLOSE)
     held = memory.held_bytes(model.config, how)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     assert held["adapters"] == held["their gradients"] == 4 * trained

@@ -211,6 +211,7 @@ def test_adapters_and_blocks_run_again_take_less():
         ({"task": "t2i", "batch": 0}, "batch is 0; give at least 1"),
         ({"task": "t2i", "is_recomputed": True}, "only a training runs blocks once more"),
         ({"task": "t2i", "train": "lora", "weights": "int8"}, "weights in fewer bits are not trained"),
+        ({"task": "t2i", "weights": "int4", "dtype": "float32"}, "int4 multiply in bfloat16; give --dtype bfloat16"),
         ({"task": "t2t", "prompt_len": 9000}, "t2t takes 9,521 positions, the model's length is 4,096; .*--prompt"),
     ],
 )
