@@ -13,7 +13,7 @@ from dynin.types import Modality
 # Pictures and videos choose places by the entropy of what could be there, never by how sure the drawn code is:
 # background is the surest code wherever the model does not know yet where things go, and would be committed everywhere.
 _EMBEDDED: dict[str, DecodingPolicy] = {
-    Modality.TEXT: DecodingPolicy(num_steps=128, block_len=16, max_len=128),
+    Modality.TEXT: DecodingPolicy(num_steps=160, block_len=16, max_len=160),
     Modality.IMAGE: DecodingPolicy(num_steps=16, score="entropy", temperature=0.3, guidance_scale=0.7),
     Modality.VIDEO: DecodingPolicy(num_steps=32, score="entropy", temperature=0.3, guidance_scale=0.7),
     Modality.SPEECH: DecodingPolicy(num_steps=192, block_len=32, max_len=256, temperature=0.5),

@@ -5,10 +5,11 @@ tasks, speech.
 
     What is 3 + 4 - 2?                  <think>3 + 4 = 7. 7 - 2 = 5.</think>5
     What is 15 + 7?                     <think>5 + 7 = 12. 1 + 0 + 1 = 2. 15 + 7 = 22.</think>22
-    how many dogs: dog star dog         <think>dog. 1 dog yes 1. 2 star no 1. 3 dog yes 2.</think>2
+    how many dogs: dog star             <think>dog. 1 dog dog yes 1. 2 star dog no 1.</think>1
 
 Larger numbers are worked digit by digit, ones first, then tens with what is carried or borrowed; so every line follows
-from a few digits in sight. Counting names what is asked for, then compares one thing after another with it.
+from a few digits in sight. Counting names what is asked for, then sets it beside one thing after another: two equal
+names side by side are told from two unlike ones far sooner than names that lie apart.
 
 Operands lie in 0..20; every result on the way lies in 0..40.
 """
@@ -221,7 +222,7 @@ def sample_counting(names: Sequence[str], generator: np.random.Generator) -> Pro
     steps, count = [f"{asked}."], 0
     for place, name in enumerate(row, start=1):
         count += name == asked
-        steps.append(f"{place} {name} {'yes' if name == asked else 'no'} {count}.")
+        steps.append(f"{place} {name} {asked} {'yes' if name == asked else 'no'} {count}.")
     key = f"{asked}: {', '.join(row)}"  # commas keep two-word names apart
     return Problem(form="counting", question=question, reasoning=" ".join(steps), answer=count, key=key)
 
