@@ -131,11 +131,17 @@ def verify(folder: Path, paths: list[Path]) -> list[Path]:
         if expected is None:
             continue
         known.append(path)
-        if _sha256(path) != expected:
-            raise CheckpointError(
-                f"{path}: damaged ({path.stat().st_size} bytes, its SHA-256 is not {expected[:12]}..); fetch it again"
-            )
+        _checked_sum(path, expected)
     return known
+
+
+def checked_sums(folder: Path, paths: list[Path]) -> dict[Path, str]:
+    """The SHA-256 of files, each compared with the checksum that the folder carries for it, if any; errors as above."""
+    listed = _listed_sums(folder)
+    return {
+        path: _checked_sum(path, listed.get(path.relative_to(folder).as_posix()) or _hub_sum(folder, path))
+        for path in paths
+    }
 
 
 def read_json(path: Path) -> dict:
@@ -238,6 +244,16 @@ def _hub_sum(folder: Path, path: Path) -> str | None:
         if len(lines) > 1 and _SHA256.fullmatch(lines[1].strip()):
             return lines[1].strip()
     return None
+
+
+def _checked_sum(path: Path, expected: str | None) -> str:
+    """The SHA-256 of a file; CheckpointError if another one was expected."""
+    digest = _sha256(path)
+    if expected not in (None, digest):
+        raise CheckpointError(
+            f"{path}: damaged ({path.stat().st_size} bytes, its SHA-256 is not {str(expected)[:12]}..); fetch it again"
+        )
+    return digest
 
 
 def _sha256(path: Path) -> str:

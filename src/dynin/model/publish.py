@@ -142,7 +142,7 @@ def write(
     files = {
         CONFIG: checkpoint.to_json({**published_config(model.config, layout, family), **more}),
         "tokenizer.json": tokenizer_json.encode(),
-        "README.md": _card(card, family).encode(),
+        "README.md": model_card(card, family).encode(),
     }
     checkpoint.write_files(fresh, tensors, files, max_shard_bytes)
 
@@ -173,6 +173,7 @@ print(model.generate("hello", to="text").text)
 """
 
 
-def _card(text: str, family: Family) -> str:
+def model_card(text: str, family: Family) -> str:
+    """README.md with the header that model hubs read, and how to load the model."""
     text = text.strip() or "# A masked-diffusion model in the published layout"
     return _CARD.format(model_type=family.model_types[0], text=text)
