@@ -183,7 +183,7 @@ def resolve(path_or_id: str | os.PathLike[str], *, is_pickled: bool = False, is_
     text = os.fspath(path_or_id)
     path = Path(text).expanduser()
     if path.is_dir() or _retired(path).is_dir():
-        return path
+        return path if path.is_dir() else _retired(path)
     found = re.fullmatch(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]+))?", text)
     if found is None or path.parent.exists():
         raise CheckpointError(f"{text}: no such folder; give a checkpoint's folder, or an id such as org/name")
