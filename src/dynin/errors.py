@@ -1,6 +1,6 @@
 """Every error a user can meet: what was received, what was expected, what to do.
 
-Enters: nothing. Leaves: seven exception classes. Does not know: anything else of the package.
+Enters: nothing. Leaves: eight exception classes. Does not know: anything else of the package.
 """
 
 
@@ -26,6 +26,10 @@ class CheckpointError(DyninError, ValueError):
 
 class RequestError(DyninError, ValueError):
     """What was asked for cannot be done: ambiguous, out of limits, or not supported by this model."""
+
+
+class DataError(DyninError, ValueError):
+    """A row of training data is faulty, or a source of rows is missing, damaged, empty or made for another model."""
 
 
 class TrainingError(DyninError, ArithmeticError):

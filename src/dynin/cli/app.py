@@ -35,7 +35,7 @@ app = typer.Typer(
 app.command()(generate)
 app.command()(demo)
 app.command()(evaluate)
-app.command()(data)
+app.add_typer(data, name="data")
 app.command()(train)
 app.command()(convert)
 app.command()(plan)

@@ -1,7 +1,7 @@
-"""`dynin data`: what the training data look like, as files; and spoken sentences as codes.
+"""`dynin data`: what the training data look like as files, spoken sentences as codes, and one's own data.
 
 Enters: flags. Leaves: a folder of pictures, videos, sounds and `captions.jsonl`, or a shard of codes
-(speech_shard.py). Does not know models.
+(speech_shard.py); what concerns one's own rows is in own_data.py. Does not know models.
 """
 
 import json
@@ -11,54 +11,62 @@ from typing import Annotated, Literal
 
 import typer
 
+from dynin.cli.own_data import check, make_demo, pretokenize
 from dynin.cli.speech_shard import write_shard
 from dynin.config import suggest
 from dynin.errors import RequestError
 
-SOURCES = ("emoji-world", "speech")
 SPLITS = ("train", "held_out")
 Split = Literal["train", "held_out"]
 MOST_EXAMPLES = 100_000
-COUNTS = {"emoji-world": 5, "speech": 10_000}
-"""How many examples where it is not said."""
 DEFAULT_CODEC = Path("runs/codecs/speech")
-PLACES = {"emoji-world": Path("examples"), "speech": Path("runs/speech/codes_train.npz")}
+
+data = typer.Typer(
+    help="Training data: one's own, checked and turned into codes; Emoji World as files; spoken sentences.",
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
-def data(
-    source: Annotated[str, typer.Argument(help="Which data: emoji-world or speech.")],
-    task: Annotated[
-        str | None, typer.Option(help="emoji-world: a row of the task table, such as v2t; t2i if left out.")
-    ] = None,
-    count: Annotated[int | None, typer.Option(help="How many examples or sentences; 5 or 10000 if left out.")] = None,
-    output: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="emoji-world: a folder; speech: a shard, NAME.npz.")
-    ] = None,
+@data.command("emoji-world")
+def emoji_world(
+    task: Annotated[str, typer.Option(help="A row of the task table, such as v2t.")] = "t2i",
+    count: Annotated[int, typer.Option(help="How many examples.")] = 5,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="The folder.")] = Path("examples"),
     seed: Annotated[int, typer.Option(help="Same seed, same examples.")] = 0,
     split: Annotated[str, typer.Option(help="train or held_out.")] = "train",
-    codec: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="speech: a tokenizer or a model; runs/codecs/speech if left out.")
-    ] = None,
 ) -> None:
-    """Write examples of a task (media files and captions.jsonl), or spoken sentences as codes for training."""
-    for what, value, known in (("data source", source, SOURCES), ("split", split, SPLITS)):
-        if value not in known:
-            raise RequestError(f"unknown {what} {value!r}{suggest(value, known)}")
-    count = COUNTS[source] if count is None else count
+    """Write examples of a task: media files and captions.jsonl."""
+    _write_examples(task, output, count=count, seed=seed, split=_known(split, count, seed))
+
+
+@data.command()
+def speech(
+    count: Annotated[int, typer.Option(help="How many sentences.")] = 10_000,
+    output: Annotated[Path, typer.Option(metavar="NAME.npz", help="The shard.")] = Path("runs/speech/codes_train.npz"),
+    seed: Annotated[int, typer.Option(help="Same seed, same sentences.")] = 0,
+    split: Annotated[str, typer.Option(help="train or held_out.")] = "train",
+    codec: Annotated[Path, typer.Option(metavar="DIR", help="A speech tokenizer or a model.")] = DEFAULT_CODEC,
+) -> None:
+    """Write spoken sentences of Emoji World as codes for training."""
+    write_shard(output, codec=codec, count=count, seed=seed, split=_known(split, count, seed))
+
+
+data.command()(check)
+data.command()(pretokenize)
+data.command("make-demo")(make_demo)
+
+
+def _known(split: str, count: int, seed: int) -> Split:
+    """The split, once all three are within their limits."""
+    if split not in SPLITS:
+        raise RequestError(f"unknown split {split!r}{suggest(split, SPLITS)}")
     if not 1 <= count <= MOST_EXAMPLES:
         raise RequestError(f"count is {count}; give a number from 1 to {MOST_EXAMPLES}")
     if seed < 0:
         raise RequestError(f"seed is {seed}; give 0 or more")
-    output = output or PLACES[source]
-    known_split: Split = "train" if split == "train" else "held_out"
-    if source == "speech":
-        if task is not None:
-            raise RequestError("--task belongs to emoji-world; the sentences of a shard serve all tasks with speech")
-        write_shard(output, codec=codec or DEFAULT_CODEC, count=count, seed=seed, split=known_split)
-        return
-    if codec is not None:
-        raise RequestError("--codec belongs to speech; examples of emoji-world are files, not codes")
-    _write_examples(task or "t2i", output, count=count, seed=seed, split=known_split)
+    return "train" if split == "train" else "held_out"
 
 
 def _write_examples(task: str, output: Path, *, count: int, seed: int, split: Split) -> None:

@@ -106,7 +106,15 @@ def read(path: str | os.PathLike[str], num_frames: int | None = None) -> Video:
     Raises:
         MediaError: If the file is missing, empty, damaged, cut short, no video, or over `LIMITS`.
     """
-    data, name = files.read_bytes(path, LIMITS.max_bytes), str(path)
+    return decode(files.read_bytes(path, LIMITS.max_bytes), str(path), num_frames)
+
+
+def decode(data: bytes, name: str = "<bytes>", num_frames: int | None = None) -> Video:
+    """The video in `data`; see `read`.
+
+    Args:
+        name: What error messages call the video.
+    """
     kind = containers.sniff(data[: containers.HEAD_BYTES])
     if kind not in containers.VIDEOS:
         received = f"is {kind}" if kind else "is in no known format"
