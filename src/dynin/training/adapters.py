@@ -7,6 +7,7 @@ Source:
     Hu et al., arXiv:2106.09685.
 """
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,7 +40,8 @@ def add(model: Transformer, config: LoraConfig, *, seed: int) -> None:
         lora_dropout=config.dropout,
         target_modules=rf"blocks\..*\.({'|'.join(config.targets)})",
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="TorchaoLoraLinear")  # it cannot merge by itself; `merged` does
         torch.manual_seed(seed)
         peft.inject_adapter_in_model(settings, model)
     for name, parameter in model.named_parameters():

@@ -40,7 +40,7 @@ class Frozen:
 
     names: frozenset[str]
     """Of parameters that are frozen as a whole."""
-    tables: tuple[tuple[nn.Parameter, Tensor], ...]
+    tables: tuple[tuple[Tensor, Tensor], ...]
     """Tables of which some rows are frozen, each with 1 at rows that learn and 0 at the others."""
 
     @classmethod

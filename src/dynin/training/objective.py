@@ -8,7 +8,7 @@ weights of all batches and processes are known, `loss` runs the network. So the 
 rows are cut into batches or shared out over processes.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, MutableMapping
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass, field
@@ -218,7 +218,7 @@ class Objective:
         fillers = torch.ones(len(batch.ids), device=weights.device)
         fillers[: len(rules)] = torch.tensor([rule.filler_weight for rule in rules])
         weights = torch.where(is_filler, weights * fillers[:, None], weights)
-        divisors: Counter[str] = Counter()
+        divisors: defaultdict[str, float] = defaultdict(float)
         for row, (task, rule) in enumerate(zip(batch.tasks, rules, strict=True)):
             if rule.reduction == "positions":
                 divisors[ALL] += float(weights[row].sum())

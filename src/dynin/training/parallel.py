@@ -69,9 +69,10 @@ def shard(root: nn.Module, blocks: Iterable[nn.Module], *, is_frugal: bool) -> N
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     for module in (*blocks, root):
         fully_shard(module, mesh=mesh, reshard_after_forward=is_frugal)
-    for module in _sharded(root):
-        module.set_gradient_divide_factor(1.0)
-        module.set_force_sum_reduction_for_comms(True)  # gloo has no scaled sums
+    for part in root.modules():
+        if isinstance(part, FSDPModule):
+            part.set_gradient_divide_factor(1.0)
+            part.set_force_sum_reduction_for_comms(True)  # gloo has no scaled sums
 
 
 @contextmanager
@@ -99,7 +100,3 @@ def whole(value: Tensor) -> Tensor:
 def even(items: Sequence[Any], blank: Any, num_processes: int) -> list[Any]:
     """As many items for each process, filled up with blank ones."""
     return [*items, *[blank] * (-len(items) % num_processes)]
-
-
-def _sharded(root: nn.Module) -> list[FSDPModule]:
-    return [module for module in root.modules() if isinstance(module, FSDPModule)]

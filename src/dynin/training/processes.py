@@ -53,17 +53,6 @@ def share(items: Sequence[Item]) -> list[tuple[int, Item]]:
     return list(enumerate(items))[rank() :: count()]
 
 
-def total(*values: float) -> list[float]:
-    """Each value summed over all processes, in float64."""
-    if not dist.is_initialized():
-        return list(values)
-    sums = torch.tensor(values, dtype=torch.float64)
-    if torch.accelerator.is_available() and dist.get_backend() != "gloo":
-        sums = sums.to(torch.accelerator.current_accelerator())
-    dist.all_reduce(sums)
-    return [float(value) for value in sums]
-
-
 def gather(value: Any) -> list[Any]:
     """The values of all processes, in the order of their numbers."""
     if not dist.is_initialized():

@@ -3,8 +3,6 @@
 import pytest
 import torch
 
-from dynin.model.config import ModelConfig
-from dynin.model.transformer import Transformer, initialise
 from dynin.sequence.batch import stack
 from dynin.sequence.layout import Assembler
 from dynin.sequence.task import EMBEDDED_TASKS
@@ -15,16 +13,6 @@ from dynin.vocabulary import EMBEDDED
 TEXT, IMAGE, SPEECH = Modality.TEXT, Modality.IMAGE, Modality.SPEECH
 PLAIN = ObjectiveConfig(correction_prob=0.0)
 ASSEMBLER = Assembler(vocabulary=EMBEDDED, encode_text=lambda text: list(text.encode()))
-
-
-@pytest.fixture
-def model():
-    config = ModelConfig(
-        d_model=16, num_heads=2, num_kv_heads=2, num_layers=1, mlp_dim=24, num_rows=EMBEDDED.size, max_len=200
-    )
-    model = Transformer(config)
-    initialise(model, torch.Generator().manual_seed(0))
-    return model
 
 
 def rows():

@@ -73,7 +73,6 @@ def test_one_process_alone_takes_everything():
     assert processes.rank() == 0
     assert processes.share("abc") == [(0, "a"), (1, "b"), (2, "c")]
     assert processes.gather(3) == [3]
-    assert processes.total(1.5, 2) == [1.5, 2]
 
 
 @pytest.mark.parametrize("reshard", [False, True])
