@@ -35,6 +35,7 @@ from dynin.media import audio, image
 from dynin.model import published
 from dynin.model.config import PUBLISHED_8B, ModelConfig
 from dynin.model.convert import expected_shapes, published_names
+from dynin.model.family import FAMILIES
 from dynin.model.publish import published_config
 from dynin.repository import INDEX, open_repository
 from dynin.tokenizers.emova import convert as emova
@@ -97,7 +98,7 @@ def write_backbone(folder: Path, config: ModelConfig, dtype: torch.dtype, *, is_
             save_file(drawn, folder / name, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(shapes, name)
     (folder / INDEX).write_bytes(to_json({"metadata": {}, "weight_map": weight_map}))
-    values = published_config(config, PUBLISHED, published.FAMILIES["published"])
+    values = published_config(config, PUBLISHED, FAMILIES["published"])
     (folder / published.CONFIG).write_bytes(to_json(values))
     (folder / "tokenizer.json").write_text(testing.published_text(PUBLISHED, 126_349))
 

@@ -37,6 +37,8 @@ _CONFIG, _INDEX, _SUMS = "config.json", "model.safetensors.index.json", "SHA256S
 _HEADER_BYTES, _HEADER_BYTES_PER_TENSOR = 128, 192
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _HUB_FILES = ("*.safetensors", "*.json", _SUMS)
+Fill = Callable[[str, Tensor], Tensor]
+"""Makes a tensor from its name and its outline."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,7 +138,8 @@ def read_config(folder: Path) -> Checkpoint:
     values = _read_json(_standing(folder) / _CONFIG)
     try:
         stored = None if values["vocabulary"] is None else Vocabulary.from_dict(values["vocabulary"])
-        return Checkpoint(kind=values["kind"], config=values["config"], vocabulary=stored)
+        rest = {key: values[key] for key in ("kind", "config", "fingerprints", "provenance")}
+        return Checkpoint(vocabulary=stored, **rest)
     except (KeyError, VocabularyError) as error:
         raise CheckpointError(f"{folder / _CONFIG}: not of a checkpoint of dynin ({error}); fetch it again") from error
 
@@ -180,7 +183,7 @@ def resolve(path_or_id: str | os.PathLike[str], *, is_pickled: bool = False, is_
     text = os.fspath(path_or_id)
     path = Path(text).expanduser()
     if path.is_dir() or _retired(path).is_dir():
-        return path
+        return path if path.is_dir() else _retired(path)
     found = re.fullmatch(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]+))?", text)
     if found is None or path.parent.exists():
         raise CheckpointError(f"{text}: no such folder; give a checkpoint's folder, or an id such as org/name")
@@ -252,8 +255,10 @@ def _sync_path(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_part(folder: Path, checkpoint: Checkpoint, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
-    """Write a checkpoint into a fresh folder that `replace_folder` made."""
+def write_part(
+    folder: Path, checkpoint: Checkpoint, max_shard_bytes: int = MAX_SHARD_BYTES, fill: Fill = lambda _, tensor: tensor
+) -> None:
+    """Write a checkpoint into a fresh folder that `replace_folder` made; `fill` as in `write_files`."""
     config = {
         "format_version": FORMAT_VERSION,
         "kind": checkpoint.kind,
@@ -265,18 +270,29 @@ def write_part(folder: Path, checkpoint: Checkpoint, max_shard_bytes: int = MAX_
     }
     if _CONFIG in checkpoint.files:
         raise ValueError(f"{_CONFIG!r} cannot be the name of a further file of a checkpoint")
-    write_files(folder, checkpoint.tensors, {_CONFIG: to_json(config), **checkpoint.files}, max_shard_bytes)
+    write_files(folder, checkpoint.tensors, {_CONFIG: to_json(config), **checkpoint.files}, max_shard_bytes, fill)
 
 
-def write_files(folder: Path, tensors: Mapping[str, Tensor], files: Mapping[str, bytes], max_shard_bytes: int) -> None:
-    """Shards, their index, the files as they are, and checksums of everything."""
+def write_files(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    files: Mapping[str, bytes],
+    max_shard_bytes: int,
+    fill: Fill = lambda _, tensor: tensor,
+) -> None:
+    """Shards, their index, the files as they are, and checksums of everything.
+
+    Args:
+        fill: Makes a tensor when its shard is written, so that one shard at a time is held; `tensors` may then be
+            outlines on the meta device, which say shapes and dtypes.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     shards = _shards(tensors, max_shard_bytes)
     names: list[str] = []
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, folder / name, metadata={"format": "pt"})
+        _write_shard(folder / name, {key: tensors[key] for key in shard}, fill)
         names.append(name)
         weight_map |= dict.fromkeys(shard, name)
     total = sum(tensor.nbytes for tensor in tensors.values())
@@ -289,9 +305,15 @@ def write_files(folder: Path, tensors: Mapping[str, Tensor], files: Mapping[str,
     (folder / _SUMS).write_text("".join(f"{_sha256(folder / name)}  {name}\n" for name in sorted(names)))
 
 
-def _shards(tensors: Mapping[str, Tensor], max_shard_bytes: int) -> list[dict[str, Tensor]]:
-    """Tensors in their order, as many to a shard as fit with its header."""
-    shards: list[dict[str, Tensor]] = []
+def _write_shard(path: Path, tensors: Mapping[str, Tensor], fill: Fill) -> None:
+    """One shard; what it holds is let go when it is written."""
+    made = {name: fill(name, tensor).detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(made, path, metadata={"format": "pt"})
+
+
+def _shards(tensors: Mapping[str, Tensor], max_shard_bytes: int) -> list[list[str]]:
+    """Names of tensors in their order, as many to a shard as fit with its header."""
+    shards: list[list[str]] = []
     room = 0
     for name, tensor in tensors.items():
         size = tensor.nbytes + len(name) + _HEADER_BYTES_PER_TENSOR
@@ -300,9 +322,9 @@ def _shards(tensors: Mapping[str, Tensor], max_shard_bytes: int) -> list[dict[st
                 f"tensor {name} has {tensor.nbytes} bytes, a shard holds {max_shard_bytes}; raise max_shard_bytes"
             )
         if size > room or not shards:
-            shards.append({})
+            shards.append([])
             room = max_shard_bytes - _HEADER_BYTES
-        shards[-1][name] = tensor.detach().cpu().contiguous()
+        shards[-1].append(name)
         room -= size
     return shards
 

@@ -8,6 +8,8 @@ else that a pickle could ask for.
 """
 
 import shutil
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,30 +17,41 @@ from torch import Tensor
 
 from dynin import checkpoint
 from dynin.errors import CheckpointError
-from dynin.repository import read_json
+from dynin.repository import read_weight_map, require_replaceable, verify
 
 INDEX = "pytorch_model.bin.index.json"
-SINGLE_NAMES = ("pytorch_model.bin", "model.pt", "model.pth", "model.ckpt")
+SINGLE_NAMES = ("pytorch_model.bin", "diffusion_pytorch_model.bin", "model.pt", "model.pth", "model.ckpt")
 MAX_SHARD_BYTES = 5 * 10**9
+_KEPT = (".json", ".txt", ".md", ".model")
 
 
 def to_safetensors(source: Path, destination: Path) -> None:
     """Write a folder anew with safetensors in the place of pickles; its JSON and text files come along.
 
     Raises:
-        CheckpointError: If there is no pickle, one is damaged, or one holds anything but tensors.
+        CheckpointError: If there is no pickle, one is missing, damaged, or holds anything but tensors; if pickles and
+            their index disagree; or if the destination cannot be written or holds something that is no model.
     """
-    index = source / INDEX
-    if index.is_file():
-        weight_map = read_json(index).get("weight_map") or {}
-        files = [source / name for name in dict.fromkeys(weight_map.values())]
-    else:
+    require_replaceable(destination, source)
+    weight_map = read_weight_map(source / INDEX, ".bin") if (source / INDEX).is_file() else None
+    if weight_map is None:
         files = [source / name for name in SINGLE_NAMES if (source / name).is_file()][:1]
+    else:
+        files = [source / name for name in dict.fromkeys(weight_map.values())]
     if not files:
         raise CheckpointError(f"{source}: no pickled weights; expected {INDEX} or one of {', '.join(SINGLE_NAMES)}")
+    if missing := [path.name for path in files if not path.is_file()]:
+        raise CheckpointError(f"{source}: {', '.join(missing)} missing, though {INDEX} names it; fetch it again")
+    verify(source, files)
     tensors: dict[str, Tensor] = {}
     for path in files:
-        tensors |= _read(path)
+        found = _read(path)
+        listed = found.keys() if weight_map is None else {name for name in weight_map if weight_map[name] == path.name}
+        if different := sorted(listed ^ found.keys()):
+            raise CheckpointError(
+                f"{path}: {INDEX} and the file disagree about {', '.join(different[:4])}; fetch both again"
+            )
+        tensors |= found
 
     def write(fresh: Path) -> None:
         others = {path.name: path.read_bytes() for path in source.iterdir() if _is_kept(path)}
@@ -50,14 +63,13 @@ def to_safetensors(source: Path, destination: Path) -> None:
 
 
 def _is_kept(path: Path) -> bool:
-    is_described = path.suffix in (".json", ".txt", ".md", ".model") and not path.name.endswith(".index.json")
-    return path.is_file() and is_described
+    return path.is_file() and path.suffix in _KEPT and not path.name.endswith(".index.json")
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of one pickle, without sharing memory; nested under `state_dict` where it says so."""
+    """The tensors of one pickle; nested under `state_dict` where it says so."""
     try:
-        values = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        values = _unpickle(path)
     except Exception as error:  # what is no tensor ends in one of many errors of the reader
         reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         raise CheckpointError(
@@ -67,7 +79,29 @@ def _read(path: Path) -> dict[str, Tensor]:
         values = values["state_dict"]
     if not isinstance(values, dict) or not values:
         raise CheckpointError(f"{path}: holds {type(values).__name__}, expected tensors by name")
-    wrong = [str(name) for name, value in values.items() if not isinstance(value, Tensor)]
+    wrong = [
+        str(name)
+        for name, value in values.items()
+        if not isinstance(name, str) or not isinstance(value, Tensor) or value.layout != torch.strided
+    ]
     if wrong:
-        raise CheckpointError(f"{path}: {', '.join(wrong[:4])} is no tensor; expected tensors by name")
-    return {name: value.contiguous().clone() for name, value in values.items()}
+        raise CheckpointError(f"{path}: {', '.join(wrong[:4])} is no plain tensor; expected tensors by name")
+    return _apart(values)
+
+
+def _apart(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, none of which shares memory with another: what the file alone holds is not copied."""
+    apart: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, value in values.items():
+        storage = value.untyped_storage()
+        is_alone = value.is_contiguous() and storage.nbytes() == value.nbytes and storage.data_ptr() not in seen
+        seen.add(storage.data_ptr())
+        apart[name] = value.detach() if is_alone else value.detach().clone(memory_format=torch.contiguous_format)
+    return apart
+
+
+def _unpickle(path: Path) -> object:
+    """What PyTorch's restricted reader makes of a file, mapped where its format (that of 1.6 and newer) allows it."""
+    is_archive = zipfile.is_zipfile(path)
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)

@@ -1,8 +1,8 @@
 """A folder of safetensors as the model hub holds it: what lies where, whole and undamaged, one shard at a time.
 
 Enters: a folder with `model.safetensors`, or shards and their index. Leaves: names, shapes and bytes of every tensor
-from the headers alone, and the tensors themselves, streamed. Does not know networks or configs; reads nothing that
-could run code.
+from the headers alone, and the tensors themselves, streamed; and whether such a folder may be replaced. Does not know
+networks or configs; writes nothing, and reads nothing that could run code.
 
 Damage is found by checksums wherever the folder carries any: a SHA256SUMS file, the hub cache (whose files are links
 to their own hashes) or the notes that `hf download --local-dir` leaves. Everything else is compared with headers and
@@ -13,9 +13,10 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,7 +27,13 @@ from dynin.errors import CheckpointError
 SINGLE_NAMES = ("model.safetensors", "pytorch_model.safetensors", "diffusion_pytorch_model.safetensors")
 INDEX = "model.safetensors.index.json"
 SUMS = "SHA256SUMS"
+DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
+    {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+)
+"""What weights can be stored in, as safetensors write it."""
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_OWN_SUFFIXES = (".safetensors", ".json", ".md", ".txt")
+_OWN_FOLDERS = ("backbone", "text", "image", "speech", ".cache")
 _BITS = {
     "F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "U16": 16,
     "F8_E4M3": 8, "F8_E5M2": 8, "I8": 8, "U8": 8, "BOOL": 8,
@@ -72,6 +79,15 @@ class Repository:
         """Bytes of all tensors."""
         return sum(stored.num_bytes for stored in self.tensors.values())
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type that most of the numbers are stored in; float32 where none is."""
+        counts: dict[str, int] = {}
+        for stored in self.tensors.values():
+            if stored.dtype in DTYPES:
+                counts[stored.dtype] = counts.get(stored.dtype, 0) + math.prod(stored.shape)
+        return DTYPES[max(counts, key=counts.__getitem__)] if counts else torch.float32
+
     def stream(self, dtype: torch.dtype | None = None) -> Iterator[tuple[str, Tensor]]:
         """Every tensor on the CPU, shard by shard; a shard is open only while its tensors are handed out.
 
@@ -94,7 +110,7 @@ def open_repository(folder: Path, single_names: tuple[str, ...] = SINGLE_NAMES) 
     """
     index = folder / INDEX
     if index.is_file():
-        weight_map = _weight_map(index)
+        weight_map = read_weight_map(index)
         shards = [folder / name for name in dict.fromkeys(weight_map.values())]
         if missing := [shard.name for shard in shards if not shard.is_file()]:
             raise CheckpointError(f"{folder}: {', '.join(missing)} missing, though {INDEX} names it; fetch it again")
@@ -116,6 +132,24 @@ def open_repository(folder: Path, single_names: tuple[str, ...] = SINGLE_NAMES) 
     return Repository(folder=folder, tensors=tensors)
 
 
+def require_of(folder: Path, what: str, given: Mapping[str, Tensor], expected: Container[str]) -> None:
+    """Tell weights of another model from weights that are merely incomplete, and numbers from other things.
+
+    Args:
+        what: The model that is to be read, for messages.
+        expected: Names of its tensors.
+
+    Raises:
+        CheckpointError: If no tensor is of that model, or one of them holds no floating-point numbers.
+    """
+    known = [name for name in given if name in expected]
+    if not known:
+        raise CheckpointError(f"{folder}: holds no {what} but {_some(sorted(given))}; name the folder that has it")
+    wrong = [f"{name} ({given[name].dtype})" for name in known if not given[name].is_floating_point()]
+    if wrong:
+        raise CheckpointError(f"{folder}: {_some(wrong)} of the {what} are no floating-point numbers; fetch it again")
+
+
 def verify(folder: Path, paths: list[Path]) -> list[Path]:
     """Compare files with every checksum that the folder carries.
 
@@ -131,11 +165,17 @@ def verify(folder: Path, paths: list[Path]) -> list[Path]:
         if expected is None:
             continue
         known.append(path)
-        if _sha256(path) != expected:
-            raise CheckpointError(
-                f"{path}: damaged ({path.stat().st_size} bytes, its SHA-256 is not {expected[:12]}..); fetch it again"
-            )
+        _checked_sum(path, expected)
     return known
+
+
+def checked_sums(folder: Path, paths: list[Path]) -> dict[Path, str]:
+    """The SHA-256 of files, each compared with the checksum that the folder carries for it, if any; errors as above."""
+    listed = _listed_sums(folder)
+    return {
+        path: _checked_sum(path, listed.get(path.relative_to(folder).as_posix()) or _hub_sum(folder, path))
+        for path in paths
+    }
 
 
 def read_json(path: Path) -> dict:
@@ -155,21 +195,54 @@ def read_json(path: Path) -> dict:
         raise
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); fetch the checkpoint again") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: no valid JSON; fetch the checkpoint again") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: expected a JSON object; fetch the checkpoint again")
     return values
 
 
-def _weight_map(index: Path) -> dict[str, str]:
+def read_weight_map(index: Path, suffix: str = ".safetensors") -> dict[str, str]:
+    """In which file beside an index each tensor lies; CheckpointError for files elsewhere or of another kind."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index}: has no weight_map; fetch it again")
     for name, home in weight_map.items():
-        if not isinstance(home, str) or Path(home).name != home or not home.endswith(".safetensors"):
-            raise CheckpointError(f"{index}: puts {name} into {home!r}, expected a .safetensors file beside the index")
+        if not isinstance(home, str) or Path(home).name != home or not home.endswith(suffix):
+            raise CheckpointError(
+                f"{index}: puts {name} into {home!r}, expected a {suffix} file beside the index; fetch it again"
+            )
     return weight_map
+
+
+def require_replaceable(folder: Path, source: Path | None = None) -> None:
+    """Whether a folder may be written: it is new, empty, or holds a model and nothing else.
+
+    Args:
+        source: What is read meanwhile; it must not lie where it would be replaced.
+
+    Raises:
+        CheckpointError: If something would be lost.
+    """
+    if source is not None and folder.resolve() in (source.resolve(), *source.resolve().parents):
+        raise CheckpointError(f"{folder}: holds what is to be read ({source}); name another folder")
+    if not folder.exists():
+        return
+    entries = sorted(folder.iterdir()) if folder.is_dir() else [folder]
+    strange = [path.name for path in entries if not _is_own(path)]
+    is_model = any(path.suffix == ".safetensors" or path.name == "backbone" for path in entries)
+    if strange or (entries and not is_model):
+        raise CheckpointError(
+            f"{folder}: holds something that is no model ({_some(strange or [path.name for path in entries])}); "
+            "name an empty or new folder"
+        )
+
+
+def _is_own(path: Path) -> bool:
+    """Whether an entry of a folder is of a kind that models consist of."""
+    if path.is_dir():
+        return path.name in _OWN_FOLDERS
+    return path.suffix in _OWN_SUFFIXES or path.name == SUMS
 
 
 def _header(shard: Path) -> dict[str, Stored]:
@@ -207,7 +280,10 @@ def _nothing(folder: Path, names: tuple[str, ...]) -> str:
         )
     if shards := sorted(path.name for path in folder.glob("*-of-*.safetensors")):
         return f"{folder}: has {_some(shards)}, but no {INDEX}; fetch the index too"
-    return f"{folder}: no weights; expected {INDEX} or one of {', '.join(names)}"
+    return (
+        f"{folder}: no weights; expected {INDEX} or one of {', '.join(names)}; name the folder that holds them; where "
+        "only pickled ones are published (.bin), `dynin convert NAME FOLDER --from-pickle` fetches and rewrites them"
+    )
 
 
 def _some(names: list[str]) -> str:
@@ -238,6 +314,16 @@ def _hub_sum(folder: Path, path: Path) -> str | None:
         if len(lines) > 1 and _SHA256.fullmatch(lines[1].strip()):
             return lines[1].strip()
     return None
+
+
+def _checked_sum(path: Path, expected: str | None) -> str:
+    """The SHA-256 of a file; CheckpointError if another one was expected."""
+    digest = _sha256(path)
+    if expected not in (None, digest):
+        raise CheckpointError(
+            f"{path}: damaged ({path.stat().st_size} bytes, its SHA-256 is not {str(expected)[:12]}..); fetch it again"
+        )
+    return digest
 
 
 def _sha256(path: Path) -> str:

@@ -16,7 +16,7 @@ from dynin.media.audio import Audio
 from dynin.media.video import Video
 from dynin.model import publish
 from dynin.model.config import ModelConfig
-from dynin.model.published import FAMILIES
+from dynin.model.family import FAMILIES
 from dynin.model.transformer import Transformer, initialise
 from dynin.pipeline import folder as folders
 from dynin.pipeline.dynin import Dynin
@@ -25,7 +25,7 @@ from dynin.tokenizers.small.image import SmallImageConfig, SmallImageTokenizer
 from dynin.tokenizers.small.speech import SmallSpeechTokenizer, SpeechCodecConfig
 from dynin.tokenizers.text import ByteLevelText
 from dynin.tokenizers.video import VideoTokenizer
-from dynin.vocabulary import Vocabulary, embedded, published
+from dynin.vocabulary import Vocabulary, embedded
 
 WORDS = [
     "a dog left of a red apple on a blue background",
@@ -84,8 +84,7 @@ def tiny_published(
         text_len: Number of ids below the first image code.
     """
     kind = FAMILIES[family]
-    rows = {"image_codes": kind.image_codes, "speech_codes": kind.speech_codes, "size": kind.num_rows}
-    layout = published(text_len, name=family, **rows)
+    layout = kind.layout(text_len)
     config = ModelConfig(
         d_model=16, num_heads=2, num_kv_heads=2, num_layers=2, mlp_dim=32, num_rows=layout.size, max_len=4096
     )
@@ -103,6 +102,8 @@ def published_text(layout: Vocabulary, text_len: int) -> str:
         "<|startoftext|>": layout["bos"],
         "<|endoftext|>": layout["eos"],
         "<|mdm_mask|>": layout["mask"],
+        "<|start_header_id|>": layout["start_header"],
+        "<|end_header_id|>": layout["end_header"],
         "<|eot_id|>": layout["eot"],
     }
     if text_len - 1 not in names.values():

@@ -268,11 +268,17 @@ def test_a_table_of_another_bit_order_is_refused_and_a_missing_one_is_made(name,
 
 
 def test_a_folder_without_fitting_weights_is_refused(tmp_path, narrow):
-    with pytest.raises(CheckpointError, match="expected one of pytorch_model.safetensors, .*pickled"):
+    with pytest.raises(CheckpointError, match="no weights; expected .* one of pytorch_model.safetensors, .*pickled"):
         load(tmp_path)
     file = tmp_path / "model.safetensors"
     save_file(dict(narrow.state_dict()), file)
     with pytest.raises(CheckpointError, match="wrong shapes: .*is .32, 3, 3, 3., expected .128, 3, 3, 3."):
+        load(tmp_path)
+    save_file({"model.transformer.wte.weight": torch.zeros(2)}, file)
+    with pytest.raises(CheckpointError, match="holds no image tokenizer but model.transformer.wte.weight; name the"):
+        load(tmp_path)
+    save_file({name: value.to(torch.int8) for name, value in narrow.state_dict().items()}, file)
+    with pytest.raises(CheckpointError, match=r"decoder.* \(torch.int8\).* are no floating-point numbers"):
         load(tmp_path)
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="model.safetensors: damaged"):

@@ -45,7 +45,7 @@ def test_shards_are_put_together_by_their_index(tmp_path):
     assert read(tmp_path / "new").keys() == TENSORS.keys()
 
 
-@pytest.mark.parametrize("content", [{"a": Harmful()}, {"a": 3}, [1, 2], {}])
+@pytest.mark.parametrize("content", [{"a": Harmful()}, {"a": 3}, {"a": torch.eye(2).to_sparse()}, [1, 2], {}])
 def test_what_is_no_tensor_is_refused_and_nothing_is_written(tmp_path, content):
     source = tmp_path / "source"
     source.mkdir()
@@ -54,6 +54,74 @@ def test_what_is_no_tensor_is_refused_and_nothing_is_written(tmp_path, content):
         to_safetensors(source, tmp_path / "new")
     assert not (tmp_path / "new").exists()
     assert not os.path.exists("/tmp/dynin-was-here")
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = tmp_path / "source"
+    folder.mkdir()
+    torch.save(TENSORS, folder / "pytorch_model.bin")
+    return folder
+
+
+def test_a_folder_that_is_no_model_is_never_replaced(source, tmp_path):
+    letters = tmp_path / "letters"
+    letters.mkdir()
+    (letters / "letter.txt").write_text("dear")
+    for place in (letters, source, tmp_path):
+        with pytest.raises(CheckpointError, match="holds something that is no model|holds what is to be read"):
+            to_safetensors(source, place)
+    assert (letters / "letter.txt").read_text() == "dear"
+    assert (source / "pytorch_model.bin").is_file()
+
+
+def test_files_of_the_oldest_format_are_read(source, tmp_path):
+    torch.save(TENSORS, source / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+    to_safetensors(source, tmp_path / "new")
+    assert all(torch.equal(value, TENSORS[name]) for name, value in read(tmp_path / "new").items())
+
+
+def test_tensors_that_share_memory_come_apart(source, tmp_path):
+    whole = torch.arange(6.0)
+    tensors = {"a": whole, "b": whole, "c": whole[:2], "d": whole.reshape(2, 3).T, "e": torch.nn.Parameter(whole)}
+    torch.save(tensors, source / "pytorch_model.bin")
+    to_safetensors(source, tmp_path / "new")
+    found = read(tmp_path / "new")
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], value) for name, value in tensors.items())
+
+
+@pytest.mark.parametrize(
+    ("weight_map", "message"),
+    [
+        ({"a.weight": "1.bin", "b.bias": "2.bin"}, r"source: 2\.bin missing, though .*index\.json names it"),
+        ({"a.weight": "1.bin", "c.bias": "1.bin"}, r"1\.bin: .* and the file disagree about c\.bias"),
+        ({"a.weight": "../1.bin"}, r"puts a\.weight into '\.\./1\.bin', expected a \.bin file beside the index"),
+        ({"a.weight": 3}, r"puts a\.weight into 3, expected a \.bin file"),
+        (["a.weight"], "has no weight_map"),
+    ],
+)
+def test_an_index_that_contradicts_its_pickles_is_refused(source, tmp_path, weight_map, message):
+    torch.save({"a.weight": TENSORS["a.weight"]}, source / "1.bin")
+    (source / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(CheckpointError, match=message):
+        to_safetensors(source, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_tensor_in_two_pickles_is_refused(source, tmp_path):
+    torch.save({"a.weight": TENSORS["a.weight"]}, source / "1.bin")
+    torch.save(TENSORS, source / "2.bin")
+    index = {"weight_map": {"a.weight": "1.bin", "b.bias": "2.bin"}}
+    (source / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=r"2\.bin: .* and the file disagree about a\.weight"):
+        to_safetensors(source, tmp_path / "new")
+
+
+def test_a_pickle_that_differs_from_its_checksum_is_refused(source, tmp_path):
+    (source / "SHA256SUMS").write_text(f"{'0' * 64}  pytorch_model.bin\n")
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: damaged .*SHA-256"):
+        to_safetensors(source, tmp_path / "new")
 
 
 def test_a_damaged_pickle_is_named(tmp_path):

@@ -15,6 +15,7 @@ from dynin.cli.demo import demo
 from dynin.cli.doctor import doctor
 from dynin.cli.evaluate import evaluate
 from dynin.cli.generate import generate
+from dynin.cli.merge import merge
 from dynin.cli.plan import plan
 from dynin.cli.train import train
 from dynin.cli.train_codec import train_codec
@@ -39,6 +40,7 @@ app.command()(train)
 app.command()(convert)
 app.command()(plan)
 app.command("train-codec")(train_codec)
+app.command()(merge)
 app.command()(doctor)
 
 

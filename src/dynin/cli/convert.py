@@ -15,7 +15,7 @@ LAYOUTS = ("published", "dynin")
 
 
 def convert(
-    source: Annotated[str, typer.Argument(help="A model's folder or hub id, also with @revision.")],
+    source: Annotated[str, typer.Argument(help="A folder, a hub id, also with @revision, or a file MODEL.toml.")],
     destination: Annotated[Path, typer.Argument(help="The folder to be written.")],
     to: Annotated[str, typer.Option(help="published (what other engines read) or dynin.")] = "published",
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as stored if left out.")] = None,
@@ -30,6 +30,9 @@ def convert(
     if to not in LAYOUTS:
         raise RequestError(f"unknown layout {to!r}{suggest(to, LAYOUTS)}")
     if from_pickle:
+        given = {"--to": to != "published", "--dtype": dtype, "--image": image, "--speech": speech}
+        if ignored := [flag for flag, value in {**given, "--text-len": text_len}.items() if value]:
+            raise RequestError(f"--from-pickle only rewrites the files; leave {', '.join(ignored)} to a second convert")
         from dynin import checkpoint
         from dynin.pickled import to_safetensors
 

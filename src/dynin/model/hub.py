@@ -29,8 +29,9 @@ from torch import Tensor, nn
 from dynin.errors import RequestError
 from dynin.model.config import PUBLISHED_8B
 from dynin.model.convert import IGNORED_PREFIX, TABLE, published_names
+from dynin.model.family import FAMILIES, LAYOUT_KEY
 from dynin.model.publish import published_config
-from dynin.model.published import CONFIG, FAMILIES, LAYOUT_KEY, config_of
+from dynin.model.published import CONFIG, config_of
 from dynin.model.transformer import Transformer
 from dynin.repository import INDEX, SUMS
 from dynin.vocabulary import PUBLISHED

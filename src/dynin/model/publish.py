@@ -16,11 +16,11 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from dynin import checkpoint
-from dynin.errors import CheckpointError
+from dynin import checkpoint, repository
 from dynin.model.config import ModelConfig
 from dynin.model.convert import to_published
-from dynin.model.published import CONFIG, FAMILIES, LAYOUT_KEY, Family
+from dynin.model.family import LAYOUT_KEY, Family, family_of_layout, first_code
+from dynin.model.published import CONFIG
 from dynin.model.transformer import Transformer
 from dynin.vocabulary import Vocabulary
 
@@ -31,7 +31,6 @@ MAX_SHARD_BYTES = 5 * 10**9
 
 def published_config(config: ModelConfig, layout: Vocabulary, family: Family) -> dict[str, object]:
     """Every key of a published `config.json`, and the layout of ids."""
-    text_len = min(layout.image.start, layout.speech.start)
     return {
         "model_type": family.model_types[0],
         "architectures": [_ARCHITECTURES[family.name]],
@@ -81,7 +80,7 @@ def published_config(config: ModelConfig, layout: Vocabulary, family: Family) ->
         "use_cache": False,
         "vocab_size": config.num_rows,
         "weight_tying": False,
-        "text_len": text_len,
+        "text_len": first_code(layout),
         LAYOUT_KEY: layout.to_dict(),
     }
 
@@ -110,7 +109,7 @@ def save(
     Raises:
         CheckpointError: If the folder cannot be written, or holds something that is no model.
     """
-    require_place(folder)
+    repository.require_replaceable(folder)
     checkpoint.replace_folder(
         folder,
         lambda fresh: write(
@@ -135,22 +134,16 @@ def write(
     Args:
         more: Further keys of the config, which other engines pass over.
     """
-    family = FAMILIES.get(layout.name, FAMILIES["published"])
+    family = family_of_layout(layout)
     tensors: Mapping[str, Tensor] = to_published(model.state_dict(), model.config)
     if dtype is not None:
         tensors = {name: value.to(dtype) for name, value in tensors.items()}
     files = {
         CONFIG: checkpoint.to_json({**published_config(model.config, layout, family), **more}),
         "tokenizer.json": tokenizer_json.encode(),
-        "README.md": _card(card, family).encode(),
+        "README.md": model_card(card, family).encode(),
     }
     checkpoint.write_files(fresh, tensors, files, max_shard_bytes)
-
-
-def require_place(folder: Path) -> None:
-    """CheckpointError if a folder holds something that is no model, and so must not be replaced."""
-    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / CONFIG).is_file())):
-        raise CheckpointError(f"{folder}: holds something that is no model; name an empty or new folder")
 
 
 _CARD = """---
@@ -173,6 +166,7 @@ print(model.generate("hello", to="text").text)
 """
 
 
-def _card(text: str, family: Family) -> str:
+def model_card(text: str, family: Family) -> str:
+    """README.md with the header that model hubs read, and how to load the model."""
     text = text.strip() or "# A masked-diffusion model in the published layout"
     return _CARD.format(model_type=family.model_types[0], text=text)

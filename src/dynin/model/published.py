@@ -1,13 +1,8 @@
-"""A published model's folder to a network and its vocabulary, and back; families, config keys and files are known here.
+"""A published model's folder to a network: the config's keys and the files are known here.
 
-Enters: a folder with `config.json` and safetensors under the published names, or a network. Leaves: `Published`, which
-has read nothing but headers yet; a `Transformer`; or such a folder. Does not know tokenizers of media or tasks; runs no
-code that came with a model.
-
-    family     model_type              rows      layout
-    dynin      dynin_omni              138,752   text, 8,192 image codes, 4,096 speech codes
-    mmada      mmada                   134,656   text, 8,192 image codes
-    llada      llada                   126,464   text
+Enters: a folder with `config.json` and safetensors under the published names. Leaves: `Published`, which has read
+nothing but headers yet, or a `Transformer`. Does not know tokenizers of media or tasks; runs no code that came with a
+model. What the rows of the tables mean is said in `model.family`.
 
 Keys that a config leaves out have the values of the 8B model. Keys whose value this network does not implement, and
 keys that contradict the weights, are errors. Two keys may be out of date and are only looked at where no weights can be
@@ -24,55 +19,25 @@ from pathlib import Path
 from types import MappingProxyType
 
 import torch
+from torch import Tensor
 
-from dynin import repository, vocabulary
-from dynin.config import suggest
-from dynin.errors import CheckpointError, ConfigError, VocabularyError
+from dynin import repository
+from dynin.errors import CheckpointError, ConfigError
 from dynin.model import room
 from dynin.model.config import ModelConfig
 from dynin.model.convert import IGNORED_PREFIX, TABLE, expected_shapes, published_names
+from dynin.model.family import LAYOUT_KEY, Family, family_of, require_keys, require_rows, stored_layout
 from dynin.model.memory import weight_bytes
 from dynin.model.quantize import reform_of
 from dynin.model.transformer import Transformer
-from dynin.repository import Repository
+from dynin.repository import DTYPES, Repository
 from dynin.vocabulary import Vocabulary
 
 CONFIG = "config.json"
-LAYOUT_KEY = "dynin_vocabulary"
-"""Where this project stores the vocabulary's layout in a published config; other engines pass it over."""
 MAX_LISTED = 6
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Family:
-    """One kind of published model."""
-
-    name: str
-    """Of its vocabulary and its task table."""
-    model_types: tuple[str, ...]
-    num_rows: int
-    image_codes: int
-    speech_codes: int
-
-
-FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {
-        family.name: family
-        for family in (
-            Family(
-                name="published",
-                model_types=("dynin_omni", "dynin"),
-                num_rows=138_752,
-                image_codes=8192,
-                speech_codes=4096,
-            ),
-            Family(name="mmada", model_types=("mmada",), num_rows=134_656, image_codes=8192, speech_codes=0),
-            Family(name="llada", model_types=("llada",), num_rows=126_464, image_codes=0, speech_codes=0),
-        )
-    }
-)
-TEXT_LENGTHS = (126_349, 126_372, 126_464)
-"""How many ids lie below the first image code: the LLaDA tokenizer's, with 23 names appended, padded."""
+MOST_LAYERS = 1024
+MOST = 2**24
+"""Larger numbers in a config come from damage, and would take minutes to be compared with the weights."""
 
 _ONLY: Mapping[str, tuple[object, ...]] = MappingProxyType(
     {
@@ -87,6 +52,7 @@ _ONLY: Mapping[str, tuple[object, ...]] = MappingProxyType(
         "input_emb_norm": (False,),
         "layer_norm_type": ("rms",),
         "layer_norm_with_affine": (True,),
+        "num_new_special_tokens": (0, None),
         "rope": (True,),
         "rope_full_precision": (True,),
         "scale_logits": (False,),
@@ -107,7 +73,6 @@ _INTEGERS: Mapping[str, int] = MappingProxyType(
 )
 _NUMBERS: Mapping[str, float] = MappingProxyType({"rope_theta": 500_000.0, "rms_norm_eps": 1e-5})
 _ROWS = ("vocab_size", "embedding_size", "new_vocab_size")
-_SPECIAL_KEYS = {"mask_token_id": "mask", "eos_token_id": "eos"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,24 +88,13 @@ class Published:
     @property
     def layout(self) -> Vocabulary | None:
         """The layout that the config stores, None where it stores none (as the published ones do)."""
-        stored = self.values.get(LAYOUT_KEY)
-        return None if stored is None else Vocabulary.from_dict(stored)  # type: ignore[arg-type]
+        return stored_layout(self.values, self.repository.folder / CONFIG)
 
 
 def is_published(folder: Path) -> bool:
     """Whether a folder's config names a family's model type."""
     path = folder / CONFIG
     return path.is_file() and "model_type" in repository.read_json(path)
-
-
-def family_of(values: Mapping[str, object], place: Path) -> Family:
-    """The family that a config belongs to; CheckpointError for any other."""
-    model_type = values.get("model_type")
-    for family in FAMILIES.values():
-        if model_type in family.model_types:
-            return family
-    known = [name for family in FAMILIES.values() for name in family.model_types]
-    raise CheckpointError(f"{place}: model_type is {model_type!r}{suggest(str(model_type), known)}")
 
 
 def read(folder: Path) -> Published:
@@ -154,6 +108,7 @@ def read(folder: Path) -> Published:
     values = repository.read_json(path)
     family = family_of(values, path)
     _require_implemented(values, path)
+    require_keys(values, path)
     files = repository.open_repository(folder)
     config = _config(values, family, files, path)
     _require_fit(config, files, path)
@@ -167,54 +122,10 @@ def config_of(values: Mapping[str, object], place: Path) -> ModelConfig:
     """
     family = family_of(values, place)
     _require_implemented(values, place)
+    require_keys(values, place)
     told = [_whole(values[key], key, place) for key in _ROWS if values.get(key) is not None]
     least = 0 if told and LAYOUT_KEY in values else family.num_rows
     return _shape(values, max([least, *told]), place)
-
-
-def choose_layout(published: Published, tokenizer_len: int, text_len: int | None = None) -> Vocabulary:
-    """The vocabulary of a model: as asked for, as its config stores it, or the known layout of its tokenizer.
-
-    Args:
-        tokenizer_len: Number of ids of the text tokenizer, appended names included.
-        text_len: Number of ids below the first image code, where the caller knows better.
-
-    Raises:
-        CheckpointError: If config, tokenizer and rows do not agree.
-    """
-    place, rows = published.repository.folder, published.config.num_rows
-    layout = published.layout
-    if text_len is None and layout is not None:
-        if layout.size != rows:
-            raise CheckpointError(
-                f"{place / CONFIG}: {LAYOUT_KEY} has {layout.size} rows, the weights have {rows}; fetch both again"
-            )
-        text_ids = min(layout.image.start, layout.speech.start)
-        if tokenizer_len > text_ids:
-            raise CheckpointError(
-                f"{place}: the text tokenizer has {tokenizer_len} ids, but media codes begin at {text_ids} "
-                f"({CONFIG}); use the tokenizer that belongs to the model"
-            )
-        return layout
-    if text_len is None:
-        if tokenizer_len not in TEXT_LENGTHS:
-            known = ", ".join(f"{length:,}" for length in TEXT_LENGTHS)
-            raise CheckpointError(
-                f"{place}: the text tokenizer has {tokenizer_len:,} ids, expected one of {known}; use the tokenizer "
-                "that belongs to the model, or say where image codes begin with text_len (--text-len)"
-            )
-        text_len = tokenizer_len
-    family = published.family
-    try:
-        return vocabulary.published(
-            text_len,
-            name=family.name,
-            size=rows,
-            image_codes=family.image_codes,
-            speech_codes=family.speech_codes,
-        )
-    except VocabularyError as error:
-        raise CheckpointError(f"{place}: with {text_len:,} text ids the layout does not fit ({error})") from error
 
 
 def load_network(
@@ -228,7 +139,7 @@ def load_network(
 
     Args:
         device: Where the weights go as they are read; None leaves them where tensors are made by default.
-        dtype: What they are cast to; None keeps them as stored.
+        dtype: What they are cast to; None takes what most of them are stored in.
         weights: int8 or int4, see `model.quantize`; matrices take that form as they are read.
 
     Raises:
@@ -237,21 +148,33 @@ def load_network(
     """
     files, folder = published.repository, published.repository.folder
     reform = reform_of(weights, device)
-    size = files.num_bytes // sum(map(math.prod, files.shapes.values())) if dtype is None else dtype.itemsize
-    room.require_memory(str(folder), sum(weight_bytes(published.config, size, weights).values()), device)
-    repository.verify(folder, [folder / CONFIG, *published.repository.shards])
+    kind = files.dtype if dtype is None else dtype
+    num_bytes = sum(weight_bytes(published.config, kind.itemsize, weights).values())
+    room.require_memory(str(folder), num_bytes, device)
+    repository.verify(folder, [folder / CONFIG, *files.shards])
     with torch.device("meta"):
         model = Transformer(published.config)
     names = published_names(published.config)
     place = torch.get_default_device() if device is None else device
     is_copied = bool(weights)  # else what stays as it is would keep the whole file mapped, matrices and all
-    state = {
-        names[name]: reform(names[name], value.to(device=place, dtype=dtype, copy=is_copied))
-        for name, value in files.stream()
-        if name in names
-    }
+    state: dict[str, Tensor] = {}
+    for name, value in files.stream():
+        if name in names:
+            held = value.to(device=place, dtype=kind, copy=is_copied)
+            _require_finite(name, held, files)
+            state[names[name]] = reform(names[name], held)
     model.load_state_dict(state, assign=True)
     return model.eval().requires_grad_(False)
+
+
+def _require_finite(name: str, value: Tensor, files: Repository) -> None:
+    """CheckpointError for a weight that is no number: it would make every answer empty, without a word."""
+    if not bool(value.sum(dtype=torch.float32).isfinite()):
+        stored = files.tensors[name]
+        raise CheckpointError(
+            f"{stored.shard}: {name} holds values that are not finite as {value.dtype}; fetch it again, or load it in "
+            f"the dtype it is stored in ({stored.dtype})"
+        )
 
 
 def _require_implemented(values: Mapping[str, object], place: Path) -> None:
@@ -269,26 +192,29 @@ def _config(values: Mapping[str, object], family: Family, files: Repository, pla
     if TABLE not in files.tensors:
         raise CheckpointError(f"{files.folder}: no tensor {TABLE}; these are not the weights of a {family.name} model")
     rows = files.tensors[TABLE].shape[0]
-    if rows < family.num_rows and LAYOUT_KEY not in values:
-        raise CheckpointError(
-            f"{files.folder}: {TABLE} has {rows:,} rows, a {family.model_types[0]} model needs {family.num_rows:,}; "
-            "are config and weights of one model?"
-        )
+    if LAYOUT_KEY not in values:
+        require_rows(family, rows, files.folder)
+    codes = {"new_vocab_size": 0, "llm_vocab_size": family.image_codes + family.speech_codes}
+    for key, more in codes.items() if LAYOUT_KEY not in values else ():
+        needed = more if values.get(key) is None else _whole(values[key], key, place) + more
+        if needed > rows:
+            raise CheckpointError(
+                f"{place}: {key} is {values[key]}, which needs {needed:,} rows, but {TABLE} has {rows:,}; fetch both "
+                "again"
+            )
     return _shape(values, rows, place)
 
 
 def _shape(values: Mapping[str, object], rows: int, place: Path) -> ModelConfig:
     whole = {key: _whole(values.get(key, default), key, place) for key, default in _INTEGERS.items()}
+    if whole["n_layers"] > MOST_LAYERS:
+        raise CheckpointError(f"{place}: n_layers is {whole['n_layers']}, expected at most {MOST_LAYERS}")
     real = {key: _real(values.get(key, default), key, place) for key, default in _NUMBERS.items()}
     num_kv_heads = values.get("n_kv_heads")
     if num_kv_heads is None:
         num_kv_heads = 1 if values.get("multi_query_attention") else whole["n_heads"]
     elif values.get("multi_query_attention") and num_kv_heads != 1:
         raise CheckpointError(f"{place}: n_kv_heads is {num_kv_heads}, though multi_query_attention is set")
-    for key, special in _SPECIAL_KEYS.items():
-        expected = vocabulary.PUBLISHED[special]
-        if LAYOUT_KEY not in values and values.get(key, expected) != expected:
-            raise CheckpointError(f"{place}: {key} is {values[key]!r}, expected {expected}")
     try:
         return ModelConfig(
             d_model=whole["d_model"],
@@ -317,7 +243,17 @@ def _require_fit(config: ModelConfig, files: Repository, place: Path) -> None:
         for theirs, mine in names.items()
         if theirs in given and given[theirs] != ours[mine]
     ]
-    kinds = {"missing": missing, "unknown": unknown, "of wrong shape": wrong}
+    no_numbers = [
+        f"{name} as {stored.dtype} in {stored.shard.name}"
+        for name, stored in files.tensors.items()
+        if name in names and stored.dtype not in DTYPES
+    ]
+    kinds = {
+        "missing": missing,
+        "unknown": unknown,
+        "of wrong shape": wrong,
+        f"stored as other than {', '.join(DTYPES)}": no_numbers,
+    }
     faults = [f"{kind}: {_some(entries)}" for kind, entries in kinds.items() if entries]
     if faults:
         raise CheckpointError(f"{place}: config and weights do not belong together; {'; '.join(faults)}")
@@ -329,12 +265,12 @@ def _some(entries: list[str]) -> str:
 
 
 def _whole(value: object, key: str, place: Path) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise CheckpointError(f"{place}: {key} is {value!r}, expected a whole number of at least 1")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST:
+        raise CheckpointError(f"{place}: {key} is {value!r}, expected a whole number from 1 to {MOST:,}")
     return value
 
 
 def _real(value: object, key: str, place: Path) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise CheckpointError(f"{place}: {key} is {value!r}, expected a positive number")
     return float(value)

@@ -12,11 +12,7 @@ Parity:
     The published model is run in bfloat16. What the forms cost in scores is in docs/checkpoints.md.
 """
 
-import importlib
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,10 +21,9 @@ from torch import Tensor, nn
 from dynin.config import suggest
 from dynin.errors import RequestError
 from dynin.model.memory import INT4_GROUP as GROUP
+from dynin.optional import import_quietly, quietly
 
 FORMS = ("int8", "int4")
-_TALKATIVE = ("torchao", "torch.utils._pytree")
-"""Loggers that tell at import of kernels which are not there and not needed."""
 
 Reform = Callable[[str, Tensor], Tensor]
 """From a weight's name and value to the value in another form."""
@@ -47,7 +42,7 @@ def reform_of(form: str, device: torch.device | str | None = None) -> Reform:
     place = torch.get_default_device() if device is None else torch.device(device)
     if form == "int4" and place.type != "cpu":
         raise RequestError(f"weights in int4 are to be had on cpu alone, not on {place}; take int8 there")
-    with _quiet():
+    with quietly():
         quantize = _torchao("torchao.quantization").quantize_
         settings = _settings(form)
 
@@ -81,7 +76,7 @@ def _settings(form: str) -> Any:
         return _torchao("torchao.quantization").Int8WeightOnlyConfig()
     module = "torchao.prototype.quantization.int4"
     try:
-        return importlib.import_module(module).PrototypeInt4WeightOnlyConfig(group_size=GROUP)
+        return import_quietly(module).PrototypeInt4WeightOnlyConfig(group_size=GROUP)
     except (ImportError, AttributeError) as error:
         raise RequestError(
             "weights in int4 need torchao 0.18, in which they are a prototype; this version has none: take int8, or "
@@ -91,24 +86,8 @@ def _settings(form: str) -> Any:
 
 def _torchao(name: str) -> Any:
     try:
-        return importlib.import_module(name)
+        return import_quietly(name)
     except ImportError as error:
         raise RequestError(
             "weights in fewer bits need the package torchao, which is missing; run: pip install 'dynin[quantize]'"
         ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Import torchao without its notices about kernels and its own source."""
-    loggers = [logging.getLogger(name) for name in _TALKATIVE]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="invalid escape sequence")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -22,10 +22,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from dynin.model.config import ModelConfig
-from dynin.nn.attention import attention, usable
+from dynin.nn.attention import attention, usable, within
 from dynin.nn.mlp import GatedMLP
 from dynin.nn.norm import RMSNorm
-from dynin.nn.rope import rotary_table, rotate
+from dynin.nn.rope import rotary_table, rotate, table_at
 
 
 class SelfAttention(nn.Module):
@@ -41,7 +41,7 @@ class SelfAttention(nn.Module):
         self.output = nn.Linear(config.d_model, config.d_model, bias=False)
 
     def forward(
-        self, x: Float[Tensor, "B S D"], table: Float[Tensor, "2 S half"], attend: Bool[Tensor, "B S"] | None
+        self, x: Float[Tensor, "B S D"], table: Float[Tensor, "2 *P half"], attend: Bool[Tensor, "B *Q S"] | None
     ) -> Float[Tensor, "B S D"]:
         """Mix information between positions."""
         query = rotate(self.query(x).unflatten(-1, (-1, self.head_dim)), table)  # B S H E
@@ -61,7 +61,7 @@ class Block(nn.Module):
         self.mlp = GatedMLP(config.d_model, config.mlp_dim)
 
     def forward(
-        self, x: Float[Tensor, "B S D"], table: Float[Tensor, "2 S half"], attend: Bool[Tensor, "B S"] | None
+        self, x: Float[Tensor, "B S D"], table: Float[Tensor, "2 *P half"], attend: Bool[Tensor, "B *Q S"] | None
     ) -> Float[Tensor, "B S D"]:
         """One layer of the network."""
         x = x + self.attention(self.attention_norm(x), table, attend)
@@ -82,23 +82,36 @@ class Transformer(nn.Module):
         self.norm = RMSNorm(config.d_model, config.norm_eps)
         self.output = nn.Linear(config.d_model, config.num_rows, bias=False)
 
-    def hidden(self, ids: Int[Tensor, "B S"], attend: Bool[Tensor, "B S"] | None = None) -> Float[Tensor, "B S D"]:
+    def hidden(
+        self,
+        ids: Int[Tensor, "B S"],
+        attend: Bool[Tensor, "B S"] | None = None,
+        documents: Int[Tensor, "B S"] | None = None,
+        positions: Int[Tensor, "B S"] | None = None,
+    ) -> Float[Tensor, "B S D"]:
         """The normalised state of every position, ready for `head`.
 
         Args:
-            ids: Positions are columns, counted from 0, padding included.
+            ids: Positions are columns, counted from 0, padding included, unless `positions` says otherwise.
             attend: True at real columns. Padding is never read; what comes out at padding means nothing but is
                 finite. None means that every column is real.
+            documents: Which of several documents in its row a column belongs to; it sees that one alone. None for
+                one document in a row. See `sequence.packing`.
+            positions: For the rotary table, where they do not follow the columns.
 
         Parity:
             The published code turns causal when its padding mask has a zero and no bias is given; this stays
             bidirectional, as its generation code does through the bias.
         """
-        attend = usable(attend)
-        table = rotary_table(ids.shape[1], self.config.head_dim, self.config.rope_theta, ids.device)
+        seen = usable(attend if documents is None else within(documents, attend))
+        head_dim, theta = self.config.head_dim, self.config.rope_theta
+        if positions is None:
+            table = rotary_table(ids.shape[1], head_dim, theta, ids.device)
+        else:
+            table = table_at(positions, head_dim, theta)
         x = self.embed(ids)
         for block in self.blocks:
-            x = block(x, table, attend)
+            x = block(x, table, seen)
         return self.norm(x)
 
     def head(

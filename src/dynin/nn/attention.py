@@ -5,7 +5,7 @@ positions or parameters.
 """
 
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 EXPLICIT_MAX_SCORES = 256 * 256
@@ -17,13 +17,13 @@ def attention(
     query: Float[Tensor, "B S H E"],
     key: Float[Tensor, "B K G E"],
     value: Float[Tensor, "B K G E"],
-    attend: Bool[Tensor, "B K"] | None,
+    attend: Bool[Tensor, "B *Q K"] | None,
 ) -> Float[Tensor, "B S H E"]:
     """Scaled dot-product attention in both directions; never causal.
 
     Args:
-        attend: True where a key may be attended, by every query of its row; None means everywhere. A row needs at
-            least one True, see `usable`.
+        attend: True where a key may be attended, by every query of its row (B, K) or by each query (B, S, K); None
+            means everywhere. Every query needs at least one True, see `usable`.
     """
     num_groups = query.shape[2] // key.shape[2]
     if num_groups > 1:
@@ -31,7 +31,7 @@ def attention(
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # B H S E
     if query.requires_grad and query.shape[2] * key.shape[2] <= EXPLICIT_MAX_SCORES:
         return _explicit(query, key, value, attend).transpose(1, 2)
-    mask = None if attend is None else attend[:, None, None, :].expand(-1, 1, query.shape[2], -1)
+    mask = None if attend is None else _by_query(attend).expand(-1, 1, query.shape[2], -1)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)
 
 
@@ -39,18 +39,29 @@ def _explicit(
     query: Float[Tensor, "B H S E"],
     key: Float[Tensor, "B H K E"],
     value: Float[Tensor, "B H K E"],
-    attend: Bool[Tensor, "B K"] | None,
+    attend: Bool[Tensor, "B *Q K"] | None,
 ) -> Float[Tensor, "B H S E"]:
     """The same by its definition, with the softmax in float32."""
     scores = (query @ key.transpose(-1, -2)).float() * query.shape[-1] ** -0.5
     if attend is not None:
-        scores = scores.masked_fill(~attend[:, None, None, :], float("-inf"))
+        scores = scores.masked_fill(~_by_query(attend), float("-inf"))
     return scores.softmax(dim=-1).to(value.dtype) @ value
 
 
-def usable(attend: Bool[Tensor, "B K"] | None) -> Bool[Tensor, "B K"] | None:
-    """The same mask, except that a row that attends to nothing attends to everything.
+def _by_query(attend: Bool[Tensor, "B *Q K"]) -> Bool[Tensor, "B 1 Q1 K"]:
+    """With a dimension for heads, and one for queries that is 1 where all may attend to the same keys."""
+    return attend[:, None, None, :] if attend.ndim == 2 else attend[:, None]
 
-    Such a row is padding as a whole; its values mean nothing, but they must stay finite.
+
+def usable(attend: Bool[Tensor, "B *Q K"] | None) -> Bool[Tensor, "B *Q K"] | None:
+    """The same mask, except that a row, or a query, that attends to nothing attends to everything.
+
+    It is padding as a whole; its values mean nothing, but they must stay finite.
     """
-    return None if attend is None else attend | ~attend.any(dim=1, keepdim=True)
+    return None if attend is None else attend | ~attend.any(dim=-1, keepdim=True)
+
+
+def within(documents: Int[Tensor, "B S"], attend: Bool[Tensor, "B S"] | None) -> Bool[Tensor, "B S S"]:
+    """Which keys each query may attend to where rows hold several documents: those of its own document."""
+    is_same = documents[:, :, None] == documents[:, None, :]
+    return is_same if attend is None else is_same & attend[:, None, :]

@@ -9,7 +9,7 @@ not know about attention.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 
@@ -21,14 +21,22 @@ def rotary_table(length: int, head_dim: int, theta: float, device: torch.device)
     Source:
         Su et al., arXiv:2104.09864.
     """
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim
-    positions = torch.arange(length, dtype=torch.float32, device=device)
-    angles = torch.outer(positions, 1.0 / theta**exponents)
+    return table_at(torch.arange(length, dtype=torch.float32, device=device), head_dim, theta)
+
+
+def table_at(positions: Shaped[Tensor, "*shape"], head_dim: int, theta: float) -> Float[Tensor, "2 *shape half"]:
+    """Cosines and sines in float32 for any positions, as where several documents lie behind one another."""
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
+    angles = positions.float()[..., None] * (1.0 / theta**exponents)
     return torch.stack((angles.cos(), angles.sin()))
 
 
-def rotate(x: Float[Tensor, "B S H E"], table: Float[Tensor, "2 S half"]) -> Float[Tensor, "B S H E"]:
-    """Turn every pair by its position's angle, in float32 whatever the input's dtype."""
-    cos, sin = table[:, :, None, :]  # each S 1 E/2
+def rotate(x: Float[Tensor, "B S H E"], table: Float[Tensor, "2 *shape half"]) -> Float[Tensor, "B S H E"]:
+    """Turn every pair by its position's angle, in float32 whatever the input's dtype.
+
+    Args:
+        table: Of positions (S), the same in every row, or (B, S).
+    """
+    cos, sin = table[..., None, :]  # each S 1 E/2 or B S 1 E/2
     a, b = x.float().chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)

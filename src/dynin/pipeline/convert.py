@@ -1,7 +1,7 @@
 """A model from one layout of files to the other: the published one, which other engines read, and ours.
 
-Enters: a folder or hub id in either layout. Leaves: a folder in the wanted one, written whole or not at all. Does not
-know tensor names.
+Enters: a folder, a hub id or a TOML file, in either layout. Leaves: a folder in the wanted one, written whole or not at
+all. Does not know tensor names.
 
     published    config.json  model-*.safetensors  tokenizer.json     image/  speech/ where the model carries them
     dynin        backbone/  text/                                     image/  speech/ likewise
@@ -16,20 +16,24 @@ import torch
 
 from dynin import checkpoint, vocabulary
 from dynin.checkpoint import Checkpoint
-from dynin.errors import CheckpointError, VocabularyError
+from dynin.errors import CheckpointError, RequestError, VocabularyError
 from dynin.model import publish, published
 from dynin.model.remap import remap
 from dynin.model.transformer import Transformer
+from dynin.pipeline.description import ModelFile, is_description
+from dynin.pipeline.description import read as read_description
 from dynin.pipeline.dynin import Dynin
 from dynin.pipeline.folder import load
 from dynin.pipeline.parts import MediaSources
 from dynin.pipeline.published import VIDEO_KEY
-from dynin.repository import open_repository
+from dynin.repository import DTYPES, SUMS, checked_sums, open_repository, require_replaceable
 from dynin.tokenizers.text import ByteLevelText
+from dynin.types import Modality
 from dynin.vocabulary import Vocabulary
 
 Layout = Literal["published", "dynin"]
 MEDIA = ("image", "speech")
+COPIED = (".safetensors", ".json", ".md", ".txt")
 
 
 def convert(
@@ -45,21 +49,29 @@ def convert(
 
     Args:
         dtype: Of the backbone's weights; None keeps the stored one.
-        sources: Media tokenizers to take along; by default those that the model carries with it, if any.
+        sources: Media tokenizers to take along; by default those that a TOML file names or that the model carries.
         text_len: Move the rows so that image codes begin at this id.
 
     Raises:
         CheckpointError: If the source is no model, or the destination cannot be written or holds something else.
+        RequestError: If weights are asked for in fewer bits.
     """
-    publish.require_place(destination)
-    folder = checkpoint.resolve(source)
-    model = load(folder, dtype=dtype or _stored_dtype(folder), sources=sources)
+    told = read_description(source) if is_description(source) else ModelFile(backbone=os.fspath(source))
+    if told.weights:
+        raise RequestError(f"{os.fspath(source)}: weights in {told.weights} are not written; leave weights out of it")
+    folder = checkpoint.resolve(told.backbone)
+    require_replaceable(destination, folder)
+    given = MediaSources(image=sources.image or told.image or None, speech=sources.speech or told.speech or None)
+    model = load(
+        folder, dtype=dtype or told.dtype or _stored_dtype(folder), sources=given, text_len=told.text_len or None
+    )
     text, layout, network = model.tokenizers.text, model.vocabulary, model.model
     assert isinstance(text, ByteLevelText)
     if text_len is not None:
         layout, network = _moved(network, layout, text_len, folder)
-    places = {name: _media(folder, name, getattr(sources, name)) for name in MEDIA}
+    places = {name: _media(folder, name, getattr(given, name)) for name in MEDIA}
     media = {name: place for name, place in places.items() if place is not None}
+    model.tokenizers.prepare(Modality(name) for name in media)  # what cannot be read is not taken along
 
     def write(fresh: Path) -> None:
         if to == "published":
@@ -72,17 +84,16 @@ def convert(
             names = sorted([*parts, *(media if layout.name == "embedded" else ())])
             checkpoint.write_part(fresh, Checkpoint(kind="model", config={"parts": names}))
         for name, place in media.items():
-            shutil.copytree(place, fresh / name)
+            _copy(place, fresh / name)
 
     checkpoint.replace_folder(destination, write)
 
 
 def _stored_dtype(folder: Path) -> torch.dtype:
-    """What the weights are stored in."""
+    """What the weights are stored in; float32, which rounds nothing, where they differ."""
     home = folder if published.is_published(folder) else folder / "backbone"
     found = {stored.dtype for stored in open_repository(home).tensors.values()}
-    dtypes = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-    return dtypes.get(max(found), torch.float32) if len(found) == 1 else torch.float32
+    return DTYPES.get(found.pop(), torch.float32) if len(found) == 1 else torch.float32
 
 
 def _moved(network: Transformer, layout: Vocabulary, text_len: int, folder: Path) -> tuple[Vocabulary, Transformer]:
@@ -110,6 +121,19 @@ def _media(folder: Path, name: str, given: str | os.PathLike[str] | None) -> Pat
         return checkpoint.resolve(given)
     beside = folder / name
     return beside if beside.is_dir() else None
+
+
+def _copy(place: Path, fresh: Path) -> None:
+    """Weights, config and notes of a media tokenizer, and nothing else; with checksums, where it has none."""
+    fresh.mkdir()
+    names = sorted(path.name for path in place.iterdir() if path.is_file() and path.suffix in COPIED)
+    for name in names:
+        shutil.copyfile(place / name, fresh / name)
+    if (place / SUMS).is_file():
+        shutil.copyfile(place / SUMS, fresh / SUMS)
+    else:
+        sums = checked_sums(fresh, [fresh / name for name in names])
+        (fresh / SUMS).write_text("".join(f"{digest}  {path.name}\n" for path, digest in sums.items()))
 
 
 def _parts(model: Dynin, network: Transformer, layout: Vocabulary) -> dict[str, Checkpoint]:

@@ -143,6 +143,7 @@ class Dynin:
         if request.thinking is not None and task.shows_reasoning is None:
             raise RequestError(f"{task.name} has no reasoning to show or hide; leave `thinking` (--think) out")
         self._require_style(task, request.style)
+        self.tokenizers.prepare([*task.conditions, *task.targets])  # not after all the work, if one is missing
         if Modality.TEXT in task.conditions:
             values[Modality.TEXT] = _prompt(task, values.get(Modality.TEXT), request.thinking)
         given = {modality: self.tokenizers.encode(modality, value, task.given_px) for modality, value in values.items()}

@@ -19,8 +19,9 @@ from torch import nn
 from dynin import checkpoint
 from dynin.checkpoint import Checkpoint
 from dynin.config import suggest
-from dynin.errors import CheckpointError, RequestError, VocabularyError
+from dynin.errors import CheckpointError, RequestError
 from dynin.model.config import ModelConfig
+from dynin.model.family import FAMILIES, first_code, require_known
 from dynin.model.memory import weight_bytes
 from dynin.model.published import is_published
 from dynin.model.quantize import is_reformed, reform_of
@@ -29,16 +30,17 @@ from dynin.model.transformer import Transformer
 from dynin.pipeline.description import is_description
 from dynin.pipeline.description import read as read_description
 from dynin.pipeline.dynin import Dynin
-from dynin.pipeline.parts import MediaSources, small_image, small_speech, with_media
+from dynin.pipeline.parts import MediaSources, is_ours, small_image, small_speech, with_media
 from dynin.pipeline.policies import POLICIES
 from dynin.pipeline.published import load as load_published
+from dynin.repository import SUMS
 from dynin.tokenizers.bundle import Tokenizers
 from dynin.tokenizers.small.image import SmallImageTokenizer
 from dynin.tokenizers.small.speech import SmallSpeechTokenizer
 from dynin.tokenizers.text import ByteLevelText
 from dynin.tokenizers.video import VideoTokenizer
 from dynin.types import Modality
-from dynin.vocabulary import Vocabulary, embedded, published
+from dynin.vocabulary import Vocabulary
 
 EMBEDDED_FOLDER = Path(__file__).resolve().parents[1] / "assets" / "model"
 """The model that ships with the code."""
@@ -140,6 +142,7 @@ def load(
     folder = EMBEDDED_FOLDER if path_or_id is None else checkpoint.resolve(path_or_id)
     if is_published(folder):
         return load_published(folder, device=device, dtype=dtype, sources=sources, text_len=text_len, weights=weights)
+    require_ours(folder)
     parts = checkpoint.load_model(folder)
     needed = PARTS if _is_embedded(parts) else ("backbone", "text")
     missing = [name for name in needed if name not in parts]
@@ -148,7 +151,8 @@ def load(
     backbone = parts["backbone"]
     if backbone.vocabulary is None or backbone.vocabulary.name not in POLICIES:
         raise CheckpointError(f"{folder / 'backbone'} has no known vocabulary layout; known: {', '.join(POLICIES)}")
-    _require_layout(folder / "backbone", backbone.vocabulary)
+    require_known(backbone.vocabulary, folder / "backbone")
+    _require_heeded(folder, backbone.vocabulary, sources, text_len)
     try:
         text = ByteLevelText.from_json(parts["text"].files["tokenizer.json"].decode(), f"{folder}/text")
         if _is_embedded(parts):
@@ -165,6 +169,31 @@ def load(
         ) from error
     _require_match(backbone, backbone.vocabulary, tokenizers)
     return Dynin.assemble(network, tokenizers, backbone.vocabulary)
+
+
+def require_ours(folder: Path) -> None:
+    """CheckpointError for a folder that was written by nobody whose models are known here."""
+    config = folder / "config.json"
+    is_marked = is_ours(folder) if config.is_file() else (folder / SUMS).is_file()
+    if folder.is_dir() and not is_marked:
+        what = "names no model_type and no format_version" if config.is_file() else "missing"
+        known = ", ".join(name for family in FAMILIES.values() for name in family.model_types)
+        raise CheckpointError(
+            f"{config}: {what}; expected a published model ({known}) or one that dynin wrote: name its folder"
+        )
+
+
+def _require_heeded(folder: Path, layout: Vocabulary, sources: MediaSources, text_len: int | None) -> None:
+    """RequestError for settings that a model of ours, which stores its layout, would pass over."""
+    if text_len not in (None, first_code(layout)):
+        raise RequestError(
+            f"{folder}: media codes begin at {first_code(layout):,}, but text_len is {text_len:,}; leave text_len out, "
+            "or move the rows with `dynin convert MODEL FOLDER --text-len N`"
+        )
+    if layout.name == "embedded" and (sources.image or sources.speech):
+        raise RequestError(
+            f"{folder}: has the embedded kind of tokenizers, which it was trained with; leave image and speech out"
+        )
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
@@ -211,27 +240,6 @@ def _network(part: Checkpoint, device: torch.device | str | None, dtype: torch.d
     }
     model.load_state_dict(state, assign=True)
     return model
-
-
-def _require_layout(place: Path, stored: Vocabulary) -> None:
-    """CheckpointError unless every id of a stored layout, specials included, is where the code of its name puts it."""
-    try:
-        if stored.name != "embedded":
-            expected = published(
-                stored.image.start,
-                name=stored.name,
-                size=stored.size,
-                image_codes=len(stored.image),
-                speech_codes=len(stored.speech),
-            )
-        else:
-            sizes = {"image_codes": len(stored.image), "speech_codes": len(stored.speech)}
-            expected = embedded(text_size=len(stored.text), **sizes)
-        expected.require_equal(stored)
-    except VocabularyError as error:
-        raise CheckpointError(
-            f"{place}: the stored vocabulary is no {stored.name} layout ({error}); fetch the model again"
-        ) from error
 
 
 def _require_match(part: Checkpoint, vocabulary: Vocabulary, tokenizers: Tokenizers) -> None:

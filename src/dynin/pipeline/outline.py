@@ -16,16 +16,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from dynin import checkpoint, vocabulary
-from dynin.errors import CheckpointError
+from dynin import checkpoint
+from dynin.errors import CheckpointError, ConfigError
 from dynin.model import published
 from dynin.model.config import PUBLISHED_8B, ModelConfig
-from dynin.model.published import CONFIG, FAMILIES, LAYOUT_KEY, TEXT_LENGTHS, Family
+from dynin.model.family import FAMILIES, Family, family_of, require_known, stored_layout
+from dynin.model.published import CONFIG
 from dynin.pipeline.description import ModelFile, is_description
 from dynin.pipeline.description import read as read_description
-from dynin.pipeline.folder import EMBEDDED_FOLDER
+from dynin.pipeline.folder import EMBEDDED_FOLDER, require_ours
 from dynin.pipeline.parts import NUM_FRAMES
-from dynin.pipeline.published import VIDEO_KEY
+from dynin.pipeline.published import frames_of
 from dynin.repository import Repository, open_repository, read_json
 from dynin.vocabulary import Vocabulary
 
@@ -112,7 +113,7 @@ def _of_family(family: Family, name: str, note: str) -> Outline:
     return Outline(
         name=name,
         network=replace(PUBLISHED_8B, num_rows=family.num_rows),
-        vocabulary=_layout(family, family.num_rows),
+        vocabulary=family.layout(),
         stored_size=2,
         file_bytes=0,
         note=note,
@@ -122,36 +123,41 @@ def _of_family(family: Family, name: str, note: str) -> Outline:
 def _of_published(folder: Path, name: str) -> Outline:
     place = folder / CONFIG
     values = read_json(place)
-    family = published.family_of(values, place)
     files = _files(folder)
     network = published.config_of(values, place) if files is None else published.read(folder).config
-    stored = values.get(LAYOUT_KEY)
-    frames: Mapping[str, int] = values.get(VIDEO_KEY) or {}
+    layout = stored_layout(values, place) or family_of(values, place).layout(num_rows=network.num_rows)
     return Outline(
         name=name,
         network=network,
-        vocabulary=Vocabulary.from_dict(stored) if stored is not None else _layout(family, network.num_rows),
-        stored_size=2 if files is None else _stored_size(files),
+        vocabulary=layout,
+        stored_size=2 if files is None else files.dtype.itemsize,
         file_bytes=0 if files is None else max(shard.stat().st_size for shard in files.shards),
-        num_frames=int(frames.get("num_frames", NUM_FRAMES)),
+        num_frames=int(frames_of(values, place).get("num_frames", NUM_FRAMES)),
     )
 
 
 def _of_ours(folder: Path, name: str) -> Outline:
     """A model in this project's own layout, all of whose files are open while it is read."""
+    require_ours(folder)
     backbone = checkpoint.read_config(folder / "backbone")
     if backbone.vocabulary is None:
         raise CheckpointError(f"{folder / 'backbone' / CONFIG}: names no vocabulary; expected a whole model's folder")
-    network: Mapping[str, object] = backbone.config["network"]  # type: ignore[assignment]
+    require_known(backbone.vocabulary, folder / "backbone" / CONFIG)
+    try:
+        network = ModelConfig.from_dict(backbone.config["network"])  # type: ignore[arg-type]
+    except (KeyError, TypeError, ConfigError) as error:
+        raise CheckpointError(
+            f"{folder / 'backbone' / CONFIG}: tells of no network ({error}); fetch it again"
+        ) from error
     frames: Mapping[str, int] = backbone.config.get("video", {})  # type: ignore[assignment]
     files = open_repository(folder / "backbone")
     image = checkpoint.read_config(folder / "image").config if (folder / "image").is_dir() else {}
     media = [open_repository(folder / part).num_bytes for part in ("image", "speech") if (folder / part).is_dir()]
     return Outline(
         name=name,
-        network=ModelConfig.from_dict(network),
+        network=network,
         vocabulary=backbone.vocabulary,
-        stored_size=_stored_size(files),
+        stored_size=files.dtype.itemsize,
         file_bytes=files.num_bytes,
         media_file_bytes=sum(media),
         image_px=int(image.get("image_size", 512)),  # type: ignore[call-overload]
@@ -159,23 +165,9 @@ def _of_ours(folder: Path, name: str) -> Outline:
     )
 
 
-def _layout(family: Family, num_rows: int) -> Vocabulary:
-    return vocabulary.published(
-        TEXT_LENGTHS[0],
-        name=family.name,
-        size=num_rows,
-        image_codes=family.image_codes,
-        speech_codes=family.speech_codes,
-    )
-
-
 def _files(folder: Path) -> Repository | None:
     """The headers of a folder that has weights, None where there is a config alone."""
     return open_repository(folder) if any(folder.glob("*.safetensors")) else None
-
-
-def _stored_size(files: Repository) -> int:
-    return files.num_bytes // max(1, sum(math.prod(shape) for shape in files.shapes.values()))
 
 
 def _held(place: Path) -> int:

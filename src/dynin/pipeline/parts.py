@@ -73,10 +73,16 @@ def with_media(
     speech_place = _place(folder, layout, "speech", sources.speech)
 
     def read_image() -> ImageTokenizer:
-        return image_tokenizer(_resolve(folder, layout, image_place, "pictures"), device=device)
+        place = _resolve(folder, layout, image_place, "pictures")
+        read = image_tokenizer(place, device=device)
+        _require_room(place, "picture", read.codebook_size, len(layout.image))
+        return read
 
     def read_speech() -> SpeechTokenizer:
-        return speech_tokenizer(_resolve(folder, layout, speech_place, "speech"), device=device)
+        place = _resolve(folder, layout, speech_place, "speech")
+        read = speech_tokenizer(place, device=device)
+        _require_room(place, "speech", read.codebook_size, len(layout.speech))
+        return read
 
     image: ImageTokenizer = DeferredImage(
         load=read_image, codebook_size=len(layout.image), downsample=16, image_size=512
@@ -131,6 +137,14 @@ def small_image(part: Checkpoint) -> SmallImageTokenizer:
 def small_speech(part: Checkpoint) -> SmallSpeechTokenizer:
     """The embedded model's tokenizer of speech."""
     return _filled(SmallSpeechTokenizer(SpeechCodecConfig.from_dict(part.config)), part)
+
+
+def _require_room(place: Path, what: str, codebook_size: int, room: int) -> None:
+    if codebook_size > room:
+        raise CheckpointError(
+            f"{place}: this {what} tokenizer has {codebook_size:,} codes, the model knows {room:,}; use the one that "
+            "the model was trained with"
+        )
 
 
 def _part(folder: Path, kind: str) -> Checkpoint:

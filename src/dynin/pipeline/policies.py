@@ -8,14 +8,18 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from dynin.decoding.policy import DecodingPolicy, published_image
+from dynin.decoding.remask import LowConfidenceRemask
 from dynin.types import Modality
 
 # Pictures and videos choose places by the entropy of what could be there, never by how sure the drawn code is:
 # background is the surest code wherever the model does not know yet where things go, and would be committed everywhere.
+# Videos hide unsure codes once more, within the same calls: docs/decoding.md says what that is worth.
 _EMBEDDED: dict[str, DecodingPolicy] = {
     Modality.TEXT: DecodingPolicy(num_steps=160, block_len=16, max_len=160),
     Modality.IMAGE: DecodingPolicy(num_steps=16, score="entropy", temperature=0.3, guidance_scale=0.7),
-    Modality.VIDEO: DecodingPolicy(num_steps=32, score="entropy", temperature=0.3, guidance_scale=0.7),
+    Modality.VIDEO: DecodingPolicy(
+        num_steps=32, score="entropy", temperature=0.3, guidance_scale=0.7, remask=LowConfidenceRemask()
+    ),
     Modality.SPEECH: DecodingPolicy(num_steps=192, block_len=32, max_len=256, temperature=0.5),
 }
 # The settings of the published demonstrations. Steps that would reveal nothing are left out: the transcripts' 256 steps

@@ -6,15 +6,18 @@ Enters: the folder of a published backbone with its text tokenizer, and where it
     config.json   safetensors   tokenizer.json      and, where the folder carries them with it: image/  speech/
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
 
+from dynin import repository
 from dynin.errors import CheckpointError
 from dynin.model import published
-from dynin.model.published import Published
+from dynin.model.family import TextLengths, choose_layout
+from dynin.model.published import CONFIG, Published
 from dynin.pipeline.dynin import Dynin
 from dynin.pipeline.parts import MediaSources, with_media
 from dynin.tokenizers.text import ByteLevelText
@@ -24,7 +27,14 @@ VIDEO_KEY = "dynin_video"
 """Where a model of ours stores its frames and their rate in a published config."""
 TEXT_FILE = "tokenizer.json"
 _NAMES = MappingProxyType(
-    {"<|startoftext|>": "bos", "<|endoftext|>": "eos", "<|mdm_mask|>": "mask", "<|eot_id|>": "eot"}
+    {
+        "<|startoftext|>": "bos",
+        "<|endoftext|>": "eos",
+        "<|mdm_mask|>": "mask",
+        "<|start_header_id|>": "start_header",
+        "<|end_header_id|>": "end_header",
+        "<|eot_id|>": "eot",
+    }
 )
 """Names of the published text tokenizers whose ids the layout relies on."""
 
@@ -42,7 +52,7 @@ def load(
 
     Args:
         device: Where the backbone runs, and the media tokenizers with it.
-        dtype: Of the backbone; None as stored.
+        dtype: Of the backbone; None takes what most of it is stored in.
         sources: Where its media tokenizers are.
         text_len: Number of ids below the first image code, where the config does not say and the text tokenizer
             misleads.
@@ -54,11 +64,23 @@ def load(
     """
     found = published.read(folder)
     text, layout = read_text(found, text_len)
-    network = published.load_network(found, device=device, dtype=dtype, weights=weights)
+    repository.verify(folder, [folder / TEXT_FILE])
+    frames = frames_of(found.values, folder / CONFIG)
     tokenizers = with_media(folder, text, layout, sources, device=device)
-    if frames := found.values.get(VIDEO_KEY):
-        tokenizers = replace(tokenizers, video=replace(tokenizers.video, **frames))  # type: ignore[arg-type]
+    tokenizers = replace(tokenizers, video=replace(tokenizers.video, **frames))  # type: ignore[arg-type]
+    network = published.load_network(found, device=device, dtype=dtype, weights=weights)
     return Dynin.assemble(network, tokenizers, layout)
+
+
+def frames_of(values: Mapping[str, object], place: Path) -> Mapping[str, int | float]:
+    """How many frames of a video a config tells of, and their rate; empty where it tells nothing."""
+    told = values.get(VIDEO_KEY, {})
+    if not isinstance(told, dict) or not all(
+        key in ("num_frames", "rate_hz") and isinstance(number, int | float) and number > 0
+        for key, number in told.items()
+    ):
+        raise CheckpointError(f"{place}: {VIDEO_KEY} is {told!r}, expected num_frames and rate_hz; fetch it again")
+    return told
 
 
 def read_text(found: Published, text_len: int | None = None) -> tuple[ByteLevelText, Vocabulary]:
@@ -69,8 +91,8 @@ def read_text(found: Published, text_len: int | None = None) -> tuple[ByteLevelT
             f"{path}: missing; a published model needs its text tokenizer as {TEXT_FILE} (fetch it from the same place)"
         )
     text = ByteLevelText.load(path)
-    num_ids = max([text.size - 1, *text.added.values()]) + 1
-    layout = published.choose_layout(found, num_ids, text_len)
+    lengths = TextLengths(num_ids=max([text.size - 1, *text.added.values()]) + 1, num_pieces=text.size)
+    layout = choose_layout(found.values, found.config.num_rows, lengths, found.repository.folder / CONFIG, text_len)
     for name, special in _NAMES.items():
         if name in text.added and text.added[name] != layout.special.get(special, text.added[name]):
             raise CheckpointError(

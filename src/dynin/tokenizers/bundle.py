@@ -4,7 +4,9 @@ Enters: text, pictures (3, Y, X), videos and sounds of any size, length and rate
 others; and values again. Does not know ids, tasks or files.
 """
 
+import difflib
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -16,13 +18,15 @@ from dynin.errors import MediaError, RequestError, VocabularyError
 from dynin.media.audio import Audio, require_sound, resample
 from dynin.media.image import fit_square
 from dynin.media.video import Video
-from dynin.tokenizers.deferred import DeferredSpeech
+from dynin.tokenizers.deferred import DeferredImage, DeferredSpeech
 from dynin.tokenizers.protocol import ImageTokenizer, SpeechTokenizer, TextTokenizer
 from dynin.tokenizers.video import VideoTokenizer
 from dynin.types import Modality
 
 Value = str | Tensor | Video | Audio
 """Text, a picture in [-1, 1], a video or a sound."""
+MOST_LISTED = 20
+"""Styles that a message names one by one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -104,11 +108,23 @@ class Tokenizers:
             case _:
                 return self.image.codebook_size
 
+    def prepare(self, modalities: Iterable[Modality]) -> None:
+        """Read the tokenizers of these modalities that are still to be read; CheckpointError if one cannot be read."""
+        wanted = set(modalities)
+        if wanted & {Modality.IMAGE, Modality.VIDEO} and isinstance(self.image, DeferredImage):
+            self.image.inner()
+        if Modality.SPEECH in wanted and isinstance(self.speech, DeferredSpeech):
+            self.speech.inner()
+
     def require_style(self, style: str) -> None:
-        """RequestError that lists the styles, or names the nearest, for one that the speech tokenizer does not have."""
+        """RequestError that lists the styles, or the nearest of many, for one that the tokenizer does not have."""
         styles = (self.speech.inner() if isinstance(self.speech, DeferredSpeech) else self.speech).styles
-        if style not in styles:
-            raise RequestError(f"unknown style {style!r}{suggest(style, styles)}")
+        if style in styles:
+            return
+        if len(styles) > MOST_LISTED:
+            near = difflib.get_close_matches(style, styles, n=3, cutoff=0.0)
+            raise RequestError(f"unknown style {style!r}, one of {len(styles)}; the nearest are {', '.join(near)}")
+        raise RequestError(f"unknown style {style!r}{suggest(style, styles)}")
 
     def fingerprint(self, name: str) -> str:
         """A hash of the tokenizer of text, image or speech."""

@@ -32,7 +32,7 @@ class ByteLevelText:
         self._inner.encode_special_tokens = True
         self._source = source
         self.added = added
-        self.size: int = inner.get_vocab_size()
+        self.size: int = max((at for piece, at in inner.get_vocab().items() if piece not in added), default=-1) + 1
 
     @classmethod
     def train(cls, texts: Iterable[str], *, size: int) -> "ByteLevelText":

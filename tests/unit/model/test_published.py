@@ -11,6 +11,7 @@ from dynin.errors import CheckpointError
 from dynin.model import publish, published
 from dynin.model.config import PUBLISHED_8B
 from dynin.model.convert import published_names
+from dynin.model.family import FAMILIES
 from dynin.pipeline import published as models
 from dynin.types import Modality
 from dynin.vocabulary import PUBLISHED
@@ -62,7 +63,7 @@ def test_a_published_folder_gives_its_weights_under_our_names(whole):
 @pytest.mark.parametrize("text_len", [126_349, 126_372, 126_464])
 def test_the_layout_follows_the_tokenizer_where_the_config_says_nothing(tmp_path, text_len):
     folder = testing.tiny_published(tmp_path / "model", text_len=text_len)
-    change_config(folder, dynin_vocabulary=None)
+    change_config(folder, dynin_vocabulary=None, text_len=None)
     _, layout = models.read_text(published.read(folder))
     assert (layout.image.start, layout.speech.start) == (text_len, text_len + 8192)
 
@@ -86,7 +87,7 @@ def test_keys_that_are_left_out_have_the_values_of_the_8b_model(tmp_path):
 
 
 def test_a_written_config_describes_the_network_it_came_from(tmp_path):
-    values = publish.published_config(PUBLISHED_8B, PUBLISHED, published.FAMILIES["published"])
+    values = publish.published_config(PUBLISHED_8B, PUBLISHED, FAMILIES["published"])
     assert published.config_of(values, tmp_path / "config.json") == PUBLISHED_8B
 
 
@@ -115,6 +116,15 @@ def test_rows_of_the_table_count_where_the_config_is_out_of_date(folder):
         ({"n_layers": 3}, "missing: model.transformer.blocks.2.attn_norm.weight"),
         ({"n_layers": 1}, "unknown: model.transformer.blocks.1.attn_norm.weight \\(16,\\)"),
         ({"mlp_hidden_size": 48}, "ff_proj.weight is \\(32, 16\\)"),
+        ({"model_type": "mmada", "dynin_vocabulary": None}, "138,752 rows, as dynin_omni models have, a mmada model"),
+        ({"model_type": "llada", "dynin_vocabulary": None}, "138,752 rows, as dynin_omni models have, a llada model"),
+        ({"model_type": "mmada"}, "model_type is 'mmada', but dynin_vocabulary is of a published model"),
+        ({"new_vocab_size": 138_880, "dynin_vocabulary": None}, "needs 138,880 rows, but .*wte.weight has 138,752"),
+        ({"llm_vocab_size": 130_000, "dynin_vocabulary": None}, "llm_vocab_size is 130000, which needs 142,288 rows"),
+        ({"num_new_special_tokens": 23}, "num_new_special_tokens is 23, expected 0 or None"),
+        ({"n_layers": 100_000}, "n_layers is 100000, expected at most 1024"),
+        ({"d_model": 10**30}, "d_model is 1000.*, expected a whole number from 1 to 16,777,216"),
+        ({"rope_theta": float("inf")}, "rope_theta is inf, expected a positive number"),
         ({"n_heads": 0}, "n_heads is 0"),
         ({"n_heads": "two"}, "n_heads is 'two'"),
     ],
@@ -206,6 +216,48 @@ def test_weights_of_video_merging_are_passed_over_and_others_are_not(folder):
         published.read(folder)
 
 
+def rewrite(folder, change):
+    """Every tensor of a folder as `change` makes it from name and value."""
+    forget_sums(folder)
+    for shard in folder.glob("*.safetensors"):
+        save_file({name: change(name, value) for name, value in load_file(shard).items()}, shard)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn, torch.float64])
+def test_weights_in_another_kind_of_numbers_are_named(folder, dtype):
+    rewrite(folder, lambda name, value: value.to(dtype) if "blocks.1.q_proj" in name else value)
+    with pytest.raises(
+        CheckpointError, match=r"stored as other than F32, .*: .*blocks\.1\.q_proj\.weight as [IF]\w+ in"
+    ):
+        published.read(folder)
+
+
+def test_weights_of_two_floating_point_types_take_that_of_the_most_numbers(folder):
+    rewrite(folder, lambda name, value: value.float() if "norm" in name or "ln_f" in name else value)
+    model = published.load_network(published.read(folder))
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_weight_that_is_no_number_is_named(folder, wrong):
+    rewrite(folder, lambda name, value: torch.full_like(value, wrong) if "ln_f" in name else value)
+    with pytest.raises(CheckpointError, match=r"model-00001-of-.*ln_f\.weight holds values that are not finite"):
+        published.load_network(published.read(folder))
+
+
+def test_a_damaged_config_beside_its_checksum_is_named(folder):
+    change_config(folder, rope_theta=10_000.0)
+    with pytest.raises(CheckpointError, match=r"config\.json: damaged .*SHA-256"):
+        published.load_network(published.read(folder))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000, "\udc80"])
+def test_an_index_that_is_no_json_is_named(folder, text):
+    (folder / repository.INDEX).write_text(text, errors="surrogateescape")
+    with pytest.raises(CheckpointError, match=r"index\.json: (no valid JSON|expected a JSON object); fetch"):
+        published.read(folder)
+
+
 def test_pickled_weights_are_refused_with_the_cure(folder):
     for path in (*folder.glob("*.safetensors"), folder / repository.INDEX):
         path.unlink()
@@ -222,7 +274,7 @@ def test_an_index_that_leads_out_of_the_folder_is_refused(folder):
 
 
 def test_a_tokenizer_of_an_unknown_length_is_refused_until_the_user_says_where_images_begin(folder):
-    change_config(folder, dynin_vocabulary=None)
+    change_config(folder, dynin_vocabulary=None, text_len=None)
     (folder / "tokenizer.json").write_text(testing.published_text(PUBLISHED, 126_400))
     found = published.read(folder)
     with pytest.raises(CheckpointError, match=r"126,400 ids, expected one of 126,349, 126,372, 126,464"):
@@ -232,7 +284,7 @@ def test_a_tokenizer_of_an_unknown_length_is_refused_until_the_user_says_where_i
 
 def test_a_tokenizer_longer_than_the_stored_layout_allows_is_refused(folder):
     (folder / "tokenizer.json").write_text(testing.published_text(PUBLISHED, 126_372))
-    with pytest.raises(CheckpointError, match="126372 ids, but media codes begin at 126349"):
+    with pytest.raises(CheckpointError, match="126,372 ids, expected at most 126,349, since media codes begin there"):
         models.read_text(published.read(folder))
 
 

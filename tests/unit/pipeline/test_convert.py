@@ -10,11 +10,12 @@ import torch
 import dynin
 from dynin import testing
 from dynin.cli.app import main
-from dynin.errors import CheckpointError
+from dynin.errors import CheckpointError, RequestError
 from dynin.model.convert import published_names
-from dynin.pipeline.convert import convert
+from dynin.pipeline.convert import _copy, convert
 from dynin.pipeline.folder import EMBEDDED_FOLDER
-from dynin.repository import open_repository
+from dynin.pipeline.parts import MediaSources
+from dynin.repository import open_repository, verify
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,73 @@ def test_a_folder_that_is_no_model_is_never_replaced(ours, tmp_path):
     with pytest.raises(CheckpointError, match="holds something that is no model"):
         convert(ours, tmp_path / "letters", "published")
     assert (tmp_path / "letters" / "letter.txt").read_text() == "dear"
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "package.json"])
+def test_a_folder_with_a_config_but_no_model_is_never_replaced(ours, tmp_path, name):
+    place = tmp_path / "work"
+    place.mkdir()
+    (place / "config.json").write_text("{}")
+    (place / name).write_text("years of it")
+    with pytest.raises(CheckpointError, match=f"holds something that is no model .*{name}"):
+        convert(ours, place, "published")
+    assert (place / name).read_text() == "years of it"
+
+
+def test_a_model_is_replaced_by_another(ours, theirs, tmp_path):
+    convert(theirs, tmp_path / "new", "published")
+    convert(ours, tmp_path / "new", "published")
+    assert dynin.load(tmp_path / "new").vocabulary.name == "embedded"
+
+
+def test_what_is_read_is_never_replaced(ours, tmp_path):
+    copy = tmp_path / "models" / "copy"
+    shutil.copytree(ours, copy)
+    for place in (copy, copy.parent, copy / ".." / "copy"):
+        with pytest.raises(CheckpointError, match="holds what is to be read .*; name another folder"):
+            convert(copy, place, "published")
+    assert (draw(copy) == draw(ours)).all()
+
+
+def test_a_toml_file_says_what_is_converted(theirs, tmp_path):
+    (tmp_path / "model.toml").write_text(f'backbone = "{theirs}"\ndtype = "float16"\n')
+    convert(tmp_path / "model.toml", tmp_path / "new", "published")
+    assert open_repository(tmp_path / "new").dtype == torch.float16
+    (tmp_path / "model.toml").write_text(f'backbone = "{theirs}"\nweights = "int8"\n')
+    with pytest.raises(RequestError, match=r"model\.toml: weights in int8 are not written; leave weights out"):
+        convert(tmp_path / "model.toml", tmp_path / "small", "published")
+    assert not (tmp_path / "small").exists()
+
+
+def test_a_tokenizer_that_belongs_to_something_else_is_not_taken_along(ours, theirs, tmp_path):
+    sources = MediaSources(image=ours / "speech")
+    with pytest.raises(CheckpointError, match="holds speech, expected a tokenizer of image"):
+        convert(theirs, tmp_path / "new", "published", sources=sources)
+    with pytest.raises(CheckpointError, match="holds no image tokenizer but model.transformer"):
+        convert(theirs, tmp_path / "new", "published", sources=MediaSources(image=theirs))
+    with pytest.raises(RequestError, match="has the embedded kind of tokenizers"):
+        convert(ours, tmp_path / "new", "published", sources=sources)
+    assert not (tmp_path / "new").exists()
+
+
+def test_tokenizers_go_along_without_code_and_with_checksums(theirs, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(theirs, source)
+    (source / "image" / "modeling.py").write_text("raise SystemExit")
+    (source / "image" / "SHA256SUMS").unlink()
+    files = sorted(path.name for path in (source / "image").iterdir())
+    media = tmp_path / "media"
+    media.mkdir()
+    _copy(source / "image", media / "image")
+    assert sorted(path.name for path in (media / "image").iterdir()) == sorted({*files, "SHA256SUMS"} - {"modeling.py"})
+    shard = next((media / "image").glob("*.safetensors"))
+    assert verify(media / "image", [shard]) == [shard]
+
+
+@pytest.mark.parametrize("flag", ["--dtype=bfloat16", "--text-len=126464", "--to=dynin", "--image=x"])
+def test_flags_that_rewriting_pickles_would_ignore_are_refused(ours, tmp_path, capsys, flag):
+    assert main(["convert", str(ours), str(tmp_path / "new"), "--from-pickle", flag]) == 2
+    assert f"leave {flag.split('=')[0]} to a second convert" in capsys.readouterr().err
 
 
 def test_the_command_line_converts_and_unpickles(ours, theirs, tmp_path, capsys):

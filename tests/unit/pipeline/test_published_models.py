@@ -1,6 +1,9 @@
 """Published models through the ordinary commands: tiny ones, with the embedded codecs in place of the large ones."""
 
+import json
+import math
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +15,9 @@ from dynin.errors import CheckpointError, ConfigError, RequestError
 from dynin.pipeline.dynin import _prompt
 from dynin.pipeline.folder import EMBEDDED_FOLDER
 from dynin.pipeline.parts import MediaSources
+from dynin.tokenizers.magvit2.convert import expected_shapes
+from dynin.tokenizers.small.speech import SmallSpeechTokenizer
+from dynin.types import Modality
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +75,108 @@ def test_a_model_without_its_media_tokenizers_says_so_when_they_are_needed(tmp_p
     sources = MediaSources(image=tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="nowhere: no such folder"):
         dynin.load(folder, sources=sources).generate("a dog", to="image", steps=1)
+
+
+@pytest.mark.parametrize(("to", "what"), [("image", "image"), ("speech", "speech")])
+def test_what_is_missing_for_the_result_is_told_before_the_work(tmp_path, monkeypatch, to, what):
+    model = dynin.load(testing.tiny_published(tmp_path / "model"), sources=MediaSources(**{what: tmp_path / "nowhere"}))
+    monkeypatch.setattr(type(model.model), "hidden", lambda *_: pytest.fail("the network was called"))
+    with pytest.raises(CheckpointError, match="nowhere: no such folder"):
+        model.generate("a dog", to=to, steps=1)
+
+
+def hollow(path, shapes):
+    """A safetensors file whose header is right and whose tensors are a hole on the disk."""
+    header, at = {}, 0
+    for name, shape in shapes.items():
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [at, at := at + 4 * math.prod(shape)]}
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + at)
+
+
+def test_the_large_picture_tokenizer_is_read_when_a_picture_is_asked_for(tmp_path):
+    folder = testing.tiny_published(tmp_path / "model")
+    (folder / "image").mkdir()
+    shapes = {name: shape for name, shape in expected_shapes().items() if not name.startswith("quantize.")}
+    hollow(folder / "image" / "model.safetensors", shapes)
+    model = dynin.load(folder)
+    assert model.tokenizers.image._read is None
+    model.generate("hello", to="text", steps=1)
+    assert model.tokenizers.image._read is None
+    model.tokenizers.prepare([Modality.VIDEO])
+    assert model.tokenizers.image.inner().codebook_size == 8192
+    (folder / "image" / "SHA256SUMS").write_text(f"{'0' * 64}  model.safetensors\n")
+    with pytest.raises(CheckpointError, match=r"image/model\.safetensors: damaged .*SHA-256"):
+        dynin.load(folder).generate("a dog", to="image", steps=1)
+    shutil.move(folder / "image" / "model.safetensors", folder / "image" / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"pickled \(pytorch_model\.bin\).*--from-pickle"):
+        dynin.load(folder).generate("a dog", to="image", steps=1)
+
+
+def test_a_tokenizer_with_more_codes_than_the_model_knows_is_refused(folder, tmp_path):
+    copy = testing.tiny_published(tmp_path / "model", "mmada")
+    with pytest.raises(CheckpointError, match=r"speech: this speech tokenizer has 1,000 codes, the model knows 0"):
+        dynin.load(copy, sources=MediaSources(speech=folder / "speech"))
+
+
+def test_an_unknown_style_of_many_names_the_nearest(model):
+    styles = tuple(f"gender-{gender}_speed-{number}" for gender in ("female", "male") for number in range(20))
+    config = replace(model.tokenizers.speech.config, styles=styles, default_style=styles[0])
+    tokenizers = replace(model.tokenizers, speech=SmallSpeechTokenizer(config))
+    with pytest.raises(RequestError, match="unknown style 'male 3', one of 40; the nearest are .*male_speed-3"):
+        tokenizers.require_style("male 3")
+    tokenizers.require_style(styles[3])
+
+
+@pytest.mark.parametrize("frames", [3, {"frames": 3}, {"num_frames": 0}, {"rate_hz": "fast"}])
+def test_frames_that_make_no_sense_are_named(folder, tmp_path, frames):
+    copy = tmp_path / "model"
+    shutil.copytree(folder, copy)
+    (copy / "SHA256SUMS").unlink()
+    values = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**values, "dynin_video": frames}))
+    with pytest.raises(CheckpointError, match=r"config\.json: dynin_video is .*, expected num_frames and rate_hz"):
+        dynin.load(copy)
+
+
+def test_a_damaged_text_tokenizer_is_named(folder, tmp_path):
+    copy = tmp_path / "model"
+    shutil.copytree(folder, copy)
+    path = copy / "tokenizer.json"
+    path.write_text(path.read_text() + " ")
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: damaged .*SHA-256"):
+        dynin.load(copy)
+
+
+@pytest.mark.parametrize("content", ["{}", '{"_class_name": "MAGVITv2"}', None])
+def test_a_folder_of_something_else_is_told(tmp_path, content, capsys):
+    (tmp_path / "letter.txt").write_text("dear")
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(
+        CheckpointError, match=r"config\.json: (missing|names no model_type).*expected a published model"
+    ):
+        dynin.load(tmp_path)
+    assert main(["plan", "--model", str(tmp_path)]) == 2
+    assert "expected a published model (dynin_omni" in capsys.readouterr().err
+
+
+def test_settings_that_would_be_passed_over_are_refused(folder, tmp_path):
+    with pytest.raises(CheckpointError, match="begin at 126,349, but text_len is 126,464; .*dynin convert"):
+        dynin.load(folder, text_len=126_464)
+    ours = testing.tiny_model(tmp_path / "ours")
+    with pytest.raises(RequestError, match="begin at 364, but text_len is 5"):
+        dynin.load(ours, text_len=5)
+    with pytest.raises(RequestError, match="has the embedded kind of tokenizers"):
+        dynin.load(ours, sources=MediaSources(image=folder / "image"))
+
+
+def test_a_model_whose_replacement_was_killed_is_found_again(tmp_path):
+    folder = testing.tiny_published(tmp_path / "model", "llada")
+    folder.rename(tmp_path / ".model.old")
+    assert dynin.load(folder).vocabulary.name == "llada"
 
 
 def test_a_file_tells_of_a_model(folder, tmp_path):

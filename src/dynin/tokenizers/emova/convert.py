@@ -30,7 +30,7 @@ from torch import Tensor
 
 from dynin.checkpoint import require_fit
 from dynin.errors import CheckpointError, ConfigError
-from dynin.repository import open_repository, read_json, verify
+from dynin.repository import open_repository, read_json, require_of, verify
 from dynin.tokenizers.emova.config import EmovaConfig
 from dynin.tokenizers.emova.features import MEL_BINS, hann_window, mel_filter_bank
 from dynin.tokenizers.emova.quantizer import ScalarQuantizer
@@ -160,7 +160,12 @@ def load(folder: Path, *, config: EmovaConfig = PUBLISHED, dtype: torch.dtype = 
     config = _with_styles(folder / _CONFIG, config)
     stored = open_repository(folder, WEIGHTS_NAMES)
     verify(folder, stored.shards)
-    state, unused = from_published(dict(stored.stream()), config)
+    given = _plain_names(dict(stored.stream()))
+    require_of(folder, "speech tokenizer", given, _stored(_state_shapes(config)))
+    try:
+        state, unused = from_published(given, config)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
     with torch.device("meta"):
         tokenizer = EmovaTokenizer(config)
     tokenizer.load_state_dict(state, assign=True)

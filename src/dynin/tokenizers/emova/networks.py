@@ -4,13 +4,13 @@ Enters: sizes. Leaves: modules with weights that mean nothing yet. The only file
 published names, features or codes.
 """
 
-import importlib
 from types import ModuleType
 from typing import Any
 
 from torch import nn
 
 from dynin.errors import RequestError
+from dynin.optional import import_quietly
 from dynin.tokenizers.emova.config import EncoderSizes, TransformerSizes, VocoderSizes
 
 OUTPUT_RATE_HZ = 22050
@@ -73,7 +73,7 @@ def vits(sizes: VocoderSizes, num_symbols: int) -> Any:
 
 def _module(name: str) -> ModuleType:
     try:
-        return importlib.import_module(f"transformers.{name}")
+        return import_quietly(f"transformers.{name}")
     except ImportError as error:
         raise RequestError(
             "the published speech tokenizer needs the package transformers, which is missing or older than 5.17; "

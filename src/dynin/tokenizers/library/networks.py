@@ -7,7 +7,6 @@ Weights come from safetensors alone. Only classes of the installed package are b
 config.json, so that no code that came with a model is run. The package is imported when it is first needed.
 """
 
-import importlib
 import json
 import os
 import re
@@ -24,6 +23,7 @@ from safetensors import SafetensorError
 
 from dynin.checkpoint import resolve
 from dynin.errors import CheckpointError, RequestError
+from dynin.optional import import_quietly, quietly
 
 _CONFIG = "config.json"
 _NOT_SETTINGS = ("architectures", "dtype", "transformers_version")
@@ -52,7 +52,7 @@ class Kind:
 def library() -> ModuleType:
     """The package `transformers`; RequestError with the command that installs it where it is missing."""
     try:
-        return importlib.import_module("transformers")
+        return import_quietly("transformers")
     except ImportError as error:
         raise RequestError(
             "the package transformers is missing and this tokenizer is one of its networks; "
@@ -74,7 +74,8 @@ def load(place: str | os.PathLike[str], kinds: Mapping[str, Kind], dtype: torch.
     package = library()
     folder = resolve(place)
     kind = kinds[_model_type(folder, kinds)]
-    network_class = getattr(package, kind.class_name, None)
+    with quietly():  # the package imports its parts when they are asked for
+        network_class = getattr(package, kind.class_name, None)
     if network_class is None:
         raise RequestError(
             f"transformers {package.__version__} has no {kind.class_name}; run: pip install 'dynin[published]'"

@@ -18,13 +18,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from dynin.checkpoint import require_fit
 from dynin.errors import CheckpointError
+from dynin.repository import open_repository, require_of, verify
 from dynin.tokenizers.magvit2.layers import Magvit2Config
 from dynin.tokenizers.magvit2.quantizer import Quantizer
 from dynin.tokenizers.magvit2.tokenizer import PUBLISHED, Magvit2Tokenizer
@@ -66,28 +65,27 @@ def to_published(tensors: Mapping[str, Tensor], config: Magvit2Config = PUBLISHE
 def load(folder: Path, *, dtype: torch.dtype = torch.float32, channels_last: bool = True) -> Magvit2Tokenizer:
     """The published tokenizer in a folder, on the CPU, ready to encode and decode.
 
-    Nothing is drawn or allocated besides the weights.
+    Weights lie in one file or in shards with an index. Nothing is drawn or allocated besides them.
 
     Args:
         dtype: What the weights are turned into and the network works in.
         channels_last: Lay the weights out as convolutions prefer; numbers change by rounding alone.
 
     Raises:
-        CheckpointError: If there is no weight file, it is damaged, or it does not fit the published tokenizer.
+        CheckpointError: If the weights are missing, pickled, damaged, or not those of the published tokenizer.
     """
-    found = [folder / name for name in WEIGHTS_NAMES if (folder / name).is_file()]
-    if not found:
-        raise CheckpointError(
-            f"{folder}: no weights of an image tokenizer, expected one of {', '.join(WEIGHTS_NAMES)}; "
-            "pickled files are not read, convert them to safetensors first"
-        )
+    stored = open_repository(folder, WEIGHTS_NAMES)
+    verify(folder, stored.shards)
+    given = dict(stored.stream())
+    names = {name for name in expected_shapes() if not name.startswith(_TABLES)}
+    require_of(folder, "image tokenizer", given, names)
     try:
-        tensors = load_file(found[0])
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{found[0]}: damaged, {str(error).splitlines()[0]}; fetch it again") from error
+        tensors = from_published(given)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
     with torch.device("meta"):
         tokenizer = Magvit2Tokenizer()
-    tokenizer.load_state_dict(from_published(tensors), assign=True)
+    tokenizer.load_state_dict(tensors, assign=True)
     tokenizer.to(dtype=dtype)
     if channels_last:
         convert_conv2d_weight_memory_format(tokenizer, torch.channels_last)

@@ -220,7 +220,7 @@ def test_a_missing_library_is_told_with_the_command_that_installs_it(monkeypatch
     def missing(name: str) -> None:
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(networks.importlib, "import_module", missing)
+    monkeypatch.setattr(networks, "import_quietly", missing)
     with pytest.raises(RequestError, match=re.escape("pip install 'dynin[published]'")):
         EmovaTokenizer(narrow_config)
 
