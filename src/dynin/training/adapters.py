@@ -37,17 +37,20 @@ def add(model: Transformer, config: LoraConfig, *, seed: int) -> None:
     settings = peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
-        lora_dropout=config.dropout,
         target_modules=rf"blocks\..*\.({'|'.join(config.targets)})",
     )
-    with torch.random.fork_rng(), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="TorchaoLoraLinear")  # it cannot merge by itself; `merged` does
-        torch.manual_seed(seed)
         peft.inject_adapter_in_model(settings, model)
+    device = next(model.parameters()).device
+    generator = torch.Generator(device=device).manual_seed(seed)
     for name, parameter in model.named_parameters():
         if ".lora_" in name:
             parameter.data = parameter.data.float()
             parameter.requires_grad_(True)
+        if name.endswith(_A):  # peft's own values, from a generator of ours; the other factor starts at zero
+            bound = parameter.shape[1] ** -0.5
+            parameter.data.uniform_(-bound, bound, generator=generator)
 
 
 @torch.no_grad()

@@ -40,7 +40,6 @@ class LoraConfig:
     """0 trains the network instead."""
     alpha: float = 16.0
     """Adapters count alpha / rank."""
-    dropout: float = 0.0
     targets: tuple[str, ...] = ("query", "key", "value", "output", "gate", "up", "down")
     """Matrices of each layer that get one; "output" is that of the attention."""
 
