@@ -202,7 +202,8 @@ def _started_from(init: str) -> dict[str, object]:
         return {}
     known = checkpoint.load(checkpoint.resolve(init) / "backbone").provenance
     told = [f"{value} {name}" for name, value in known.items() if name in _TOLD]
-    return {"started from": f"a model of {', '.join(told) or 'unknown training'}"}
+    earlier = f", itself started from {known['started from']}" if "started from" in known else ""
+    return {"started from": f"a model of {', '.join(told) or 'unknown training'}{earlier}"}
 
 
 def _preview(
