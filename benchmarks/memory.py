@@ -151,7 +151,7 @@ def measure_training(case: Case, folder: Path | None, device: torch.device) -> i
             raise Enough
 
         try:
-            loop.train(model, Objective(EMBEDDED, ObjectiveConfig()), Rows(), config, report=report)
+            loop.train(model, Objective(EMBEDDED, ObjectiveConfig()), Rows(), config, loop.Hooks(report=report))
         except Enough:
             return
 

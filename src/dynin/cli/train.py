@@ -4,10 +4,20 @@ Enters: a config and overrides. Leaves: a model folder. Does not know losses.
 """
 
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+class Resuming(StrEnum):
+    """How a stopped run goes on."""
+
+    LATEST = "latest"
+    PREVIOUS = "previous"
+    CHANGED = "changed"
+
 
 DEFAULT_CONFIG = Path("configs/train/embedded.toml")
 
@@ -18,6 +28,14 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; may be repeated.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    resuming: Annotated[
+        Resuming,
+        typer.Option(
+            "--resume",
+            help="latest: go on exactly, or not at all. previous: from the saved step before. changed: go on although "
+            "settings, data, code or the number of processes are others.",
+        ),
+    ] = Resuming.LATEST,
     export: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Model folder; OUTPUT/NAME/model if left out.")
     ] = None,
@@ -25,24 +43,27 @@ def train(
         bool, typer.Option("--export-only", help="Train nothing: write the weights that the run saved last.")
     ] = False,
 ) -> None:
-    """Train the embedded model, or resume where a run was stopped, and write a model folder."""
+    """Train a model, or resume where a run was stopped, and write a model folder."""
     from dynin import __version__
     from dynin import config as configs
     from dynin.cli import device as devices
-    from dynin.training import embedded, parallel
+    from dynin.training import processes
+    from dynin.training import run as runs
     from dynin.training.config import TrainConfig
+    from dynin.training.resume import Policy
 
     run = configs.load(config, TrainConfig, settings or [])
     if not export_only:
-        parallel.join()
-        embedded.run(run, device=devices.resolve(device), report=_report)
-        is_first = parallel.rank() == 0
-        parallel.leave()
+        policy = Policy(is_previous=resuming == Resuming.PREVIOUS, is_exact=resuming != Resuming.CHANGED)
+        processes.join()
+        runs.run(run, device=devices.resolve(device), report=_report, resuming=policy)
+        is_first = processes.rank() == 0
+        processes.leave()
         if not is_first:
             return
     folder = export or run.output / run.name / "model"
     facts = {"code": f"dynin {__version__}", "data": "Emoji World, train"}
-    embedded.export(run, folder, facts)
+    runs.export(run, folder, facts)
     typer.echo(f"model: {folder}")
 
 

@@ -23,5 +23,7 @@ class Example:
     """What is given, at most one value per modality."""
     target: Mapping[Modality, object]
     """What is to be produced, at most one value per modality."""
+    name: str = ""
+    """Where the example comes from, for messages: "t2i 12345", "pets.jsonl:7"."""
     truth: object = field(default=None)
     """What the example was made from (a scene, a clip, an answer); only judges read it."""

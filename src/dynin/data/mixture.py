@@ -7,11 +7,12 @@ Pictures and videos are new at every step. Sounds come from a shard of utterance
 picture or video that belongs to a spoken caption is drawn anew each time the caption comes up.
 """
 
+import hashlib
 import random
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -59,9 +60,19 @@ class Mixture:
         else:
             world = self.early_world if step < self.curriculum_steps else self.world
             first = int(generator.integers(2**40))
-            examples = [world.example(task, first + index) for index in range(count)]
+            examples = [
+                replace(world.example(task, first + index), name=f"{task} {first + index}") for index in range(count)
+            ]
         is_understanding = self.maker.tasks[task].targets == (TEXT,)
         return self.maker.rows(examples, generator, drop_prob=0.0 if is_understanding else self.drop_prob)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the spoken sentences; pictures, videos and texts follow from the seed and the code."""
+        digest = hashlib.sha256(f"emoji world {self.seed}".encode())
+        if self.utterances is not None:
+            digest.update(self.utterances.all_codes.tobytes() + self.utterances.offsets.tobytes())
+            digest.update("\n".join(self.utterances.texts).encode())
+        return digest.hexdigest()
 
     @property
     def _voiced(self) -> Utterances:

@@ -55,6 +55,7 @@ class RowMaker:
         given = {modality: self._value(value, codes) for modality, value in example.condition.items()}
         made = {modality: self._value(value, codes) for modality, value in example.target.items()}
         row = self.assembler.assemble(task, given, made, self._canvas_lengths(task, made))
+        row = replace(row, name=example.name)
         if generator.random() < drop_prob:
             row = replace(row, ids=self.assembler.unconditional(row))
         return row if generator.random() < self.whole_prob else cut_to_block(row, generator)

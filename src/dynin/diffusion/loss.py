@@ -1,40 +1,145 @@
-"""Weighted cross-entropy over allowed ids.
+"""Weighted cross-entropy over allowed ids, in pieces, so that the logits of all places never exist at once.
 
-Enters: logits over allowed ids and the true ids. Leaves: one loss per position. Does not know masks, tasks or networks.
+Enters: hidden states of the places that count, the output table, the ids that may stand there, weights. Leaves: a
+scalar and what each place lost. Does not know masks, tasks or networks.
 """
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dynin.errors import VocabularyError
 
+PIECE_BYTES = 64 * 1024**2
+"""Room for the logits of one piece, in float32."""
+MOST_RUNS = 8
 
-class AllowedIds:
-    """A list of ids a target may take, with the way from an id to its place in the list."""
 
-    def __init__(self, ids: Int[Tensor, " A"], num_rows: int) -> None:
-        """Keep the ids and a table of `num_rows` places."""
-        self.ids = ids
-        self._place = torch.full((num_rows,), -1, dtype=torch.long)
-        self._place[ids] = torch.arange(len(ids))
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Support:
+    """The ids that a target may take: runs of the output table, so that its rows are read where they lie."""
 
-    def to(self, device: torch.device) -> "AllowedIds":
-        """The same list on another device."""
-        moved = object.__new__(AllowedIds)
-        moved.ids, moved._place = self.ids.to(device), self._place.to(device)
-        return moved
+    runs: tuple[tuple[int, int], ...]
+    """[start, stop) of each run, in the order of the logits; no id lies in two."""
+
+    @classmethod
+    def of(cls, ids: Int[Tensor, " A"]) -> "Support":
+        """From a list of ids in any order; doubles count once.
+
+        Raises:
+            VocabularyError: If there are none, or they lie in too many pieces to be read as runs.
+        """
+        runs: list[tuple[int, int]] = []
+        for token in sorted(set(ids.tolist())):
+            if runs and runs[-1][1] == token:
+                runs[-1] = (runs[-1][0], token + 1)
+            else:
+                runs.append((token, token + 1))
+        if not 0 < len(runs) <= MOST_RUNS:
+            raise VocabularyError(f"{len(ids)} allowed ids lie in {len(runs)} runs; expected 1 to {MOST_RUNS}")
+        return cls(runs=tuple(runs))
+
+    def __len__(self) -> int:
+        """How many ids there are."""
+        return sum(stop - start for start, stop in self.runs)
+
+    def rows(self, table: Float[Tensor, "V D"]) -> Float[Tensor, "A D"]:
+        """The rows of a table; a view where there is one run."""
+        parts = [table[start:stop] for start, stop in self.runs]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def add_to(self, table: Float[Tensor, "V D"], rows: Float[Tensor, "A D"]) -> None:
+        """Add rows to those of a table, in place."""
+        sizes = [stop - start for start, stop in self.runs]
+        for (start, stop), part in zip(self.runs, rows.split(sizes), strict=True):
+            table[start:stop] += part
 
     def places(self, ids: Int[Tensor, " K"]) -> Int[Tensor, " K"]:
-        """Where each id stands in the list; VocabularyError for an id that is not in it."""
-        places = self._place[ids]
+        """Where each id stands among the allowed ones; VocabularyError for an id that is not one of them."""
+        places = torch.full_like(ids, -1)
+        first = 0
+        for start, stop in self.runs:
+            places = torch.where((ids >= start) & (ids < stop), ids - start + first, places)
+            first += stop - start
         if bool((places < 0).any()):
             wrong = ids[places < 0][0].item()
-            raise VocabularyError(f"target id {wrong} is not among the {len(self.ids)} ids allowed at its position")
+            raise VocabularyError(f"target id {wrong} is not among the {len(self)} ids allowed at its position")
         return places
 
 
-def cross_entropy(logits: Float[Tensor, "K A"], places: Int[Tensor, " K"]) -> Float[Tensor, " K"]:
-    """Cross-entropy per position in float32."""
-    return F.cross_entropy(logits.float(), places, reduction="none")
+def cross_entropy(
+    hidden: Float[Tensor, "K D"],
+    table: Float[Tensor, "V D"],
+    targets: Int[Tensor, " K"],
+    weights: Float[Tensor, " K"],
+    support: Support,
+    piece_bytes: int = PIECE_BYTES,
+) -> tuple[Float[Tensor, ""], Float[Tensor, " K"], Bool[Tensor, " K"]]:
+    """The weighted sum of -log p(target) over the allowed ids.
+
+    Logits are made, compared and left again piece by piece; the gradient of a piece is made beside it, since weights
+    are known. Products follow autocast; sums are in float32.
+
+    Args:
+        targets: Ids of the unified vocabulary.
+        piece_bytes: Room for the logits of a piece.
+
+    Returns:
+        The sum, what each place lost (without its weight or a gradient), and whether the target had the highest logit.
+    """
+    total, losses, right = _CrossEntropy.apply(hidden, table, support.places(targets), weights, support, piece_bytes)
+    return total, losses, right
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """See `cross_entropy`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, table: Tensor, places: Tensor, weights: Tensor, support: Support, piece_bytes: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        kind = hidden.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else table.dtype
+        with torch.autocast(kind, enabled=False):
+            states, rows = hidden.to(dtype), support.rows(table).to(dtype)
+            needs_hidden, needs_table = ctx.needs_input_grad[:2]
+            to_hidden = torch.empty_like(hidden) if needs_hidden else None
+            to_rows = torch.zeros(rows.shape, device=rows.device) if needs_table else None
+            losses = torch.empty(len(hidden), device=hidden.device)
+            right = torch.empty(len(hidden), dtype=torch.bool, device=hidden.device)
+            size = max(1, piece_bytes // (4 * len(support)))
+            for first in range(0, len(hidden), size):
+                at = slice(first, first + size)
+                logits = (states[at] @ rows.T).float()
+                wanted = places[at, None]
+                right[at] = logits.argmax(dim=-1) == wanted[:, 0]
+                norm = logits.logsumexp(dim=-1, keepdim=True)
+                losses[at] = (norm - logits.gather(1, wanted))[:, 0]
+                if not (needs_hidden or needs_table):
+                    continue
+                slope = logits.sub_(norm).exp_()
+                slope.scatter_add_(1, wanted, torch.full_like(norm, -1.0))
+                slope = slope.mul_(weights[at, None].float()).to(dtype)
+                if to_hidden is not None:
+                    to_hidden[at] = slope @ rows
+                if to_rows is not None:
+                    to_rows += slope.T @ states[at]
+            to_table = None
+            if to_rows is not None:
+                to_table = torch.zeros_like(table)
+                support.add_to(to_table, to_rows.to(table.dtype))
+        ctx.save_for_backward(to_hidden, to_table)
+        ctx.mark_non_differentiable(losses, right)
+        return (losses * weights).sum(), losses, right
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
+        to_hidden, to_table = ctx.saved_tensors
+        return (
+            None if to_hidden is None else to_hidden * slope.to(to_hidden.dtype),
+            None if to_table is None else to_table * slope.to(to_table.dtype),
+            None, None, None, None,
+        )  # fmt: skip

@@ -30,6 +30,8 @@ class Batch:
     """Index into `MODALITIES` of the content at each position; -1 at markers and padding."""
     tasks: tuple[str, ...]
     """Names of the rows' tasks; rows beyond them are padding as a whole."""
+    names: tuple[str, ...] = ()
+    """What the rows were made from, for messages."""
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
@@ -49,7 +51,14 @@ def stack(rows: Rows[Sequence], *, pad_id: int, num_columns: int = 0, num_rows: 
         ids[index, :stop], is_target[index, :stop], attend[index, :stop] = row.ids, row.is_target, row.attend
         for span in row.spans:
             kind[index, span.slice()] = MODALITIES.index(span.modality)
-    return Batch(ids=ids, is_target=is_target, attend=attend, kind=kind, tasks=tuple(row.task.name for row in rows))
+    return Batch(
+        ids=ids,
+        is_target=is_target,
+        attend=attend,
+        kind=kind,
+        tasks=tuple(row.task.name for row in rows),
+        names=tuple(row.name for row in rows),
+    )
 
 
 def pack(rows: Rows[Sequence], *, pad_id: int, tokens_per_batch: int) -> list[Batch]:

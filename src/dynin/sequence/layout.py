@@ -44,6 +44,8 @@ class Sequence:
     is_target: Bool[Tensor, " S"]
     attend: Bool[Tensor, " S"]
     spans: tuple[Span, ...]
+    name: str = ""
+    """What the row was made from, for messages."""
 
     def span(self, modality: Modality, *, is_target: bool) -> Span:
         """The span of a given or made content."""

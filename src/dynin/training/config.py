@@ -33,6 +33,18 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LoraConfig:
+    """Low-rank adapters beside the matrices of the blocks; the network itself stays as it is."""
+
+    rank: int = 0
+    """0 trains the network instead."""
+    alpha: float = 16.0
+    """Adapters count alpha / rank."""
+    targets: tuple[str, ...] = ("query", "key", "value", "output", "gate", "up", "down")
+    """Matrices of each layer that get one; "output" is that of the attention."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """One run."""
 
@@ -50,6 +62,16 @@ class TrainConfig:
     """Of matrix products: "float32" or "bfloat16"; weights, sums and norms stay in float32 either way."""
     compile: bool = False
     """Compile the blocks with `torch.compile`; needs a C++ compiler, and some seconds for each length of rows."""
+    recompute: bool = False
+    """Make the inner values of blocks again on the way back instead of keeping them: less memory, a third more work."""
+    reshard: bool = False
+    """With several processes: give up the whole weights of a block after each use; otherwise once a step."""
+    weights: str = ""
+    """int8 or int4: the matrices of the network in fewer bits, beside adapters that learn."""
+    frozen: tuple[str, ...] = ()
+    """Parts of the network that stay as they are, such as "text" and "image"; see `training.freeze`."""
+    network: Mapping[str, int] = field(default_factory=dict)
+    """Sizes of a new network that differ from the embedded model's, such as num_layers = 4."""
     init: str = ""
     """A model folder to start from: its weights and tokenizers, a fresh optimizer. Empty starts from random weights."""
     tokenizers: str = ""
@@ -61,6 +83,10 @@ class TrainConfig:
     output: Path = Path("runs")
     log_every: int = 20
     save_every: int = 250
+    preview_every: int = 0
+    """Steps after which a picture, a sentence and a sound are made with the averaged weights; 0 makes none."""
+    tensorboard: bool = False
+    """Write curves that TensorBoard shows, beside log.jsonl."""
     curriculum_steps: int = 0
     """Pictures hold one object only at first, and up to three from this step on."""
     counting_share: float = COUNTING_SHARE
@@ -71,6 +97,7 @@ class TrainConfig:
     """Share of rows with all of a text or sound. The others end with one block of it, as the decoder will see them:
     everything before is there, nothing after."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 
     def __post_init__(self) -> None:
@@ -83,3 +110,15 @@ class TrainConfig:
                 raise ConfigError(f"setting {name!r} is {getattr(self, name)}; expected at least 1")
         if self.dtype not in ("float32", "bfloat16"):
             raise ConfigError(f"setting 'dtype' is {self.dtype!r}; expected float32 or bfloat16")
+        if self.lora.rank < 0:
+            raise ConfigError(f"setting 'lora.rank' is {self.lora.rank}; expected 0 (no adapters) or more")
+        if self.weights and not self.lora.rank:
+            raise ConfigError(f"setting 'weights' is {self.weights!r}, which cannot learn; set lora.rank too")
+        if self.lora.rank and self.frozen:
+            raise ConfigError(
+                "settings 'lora.rank' and 'frozen' are both given; adapters freeze the rest by themselves"
+            )
+        if (self.weights or self.lora.rank or self.frozen) and not self.init:
+            raise ConfigError("what is frozen comes from a model; set 'init' to a model folder or hub id")
+        if self.network and self.init:
+            raise ConfigError("settings 'network' and 'init' are both given; the sizes come from the model")

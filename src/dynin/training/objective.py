@@ -1,33 +1,49 @@
-"""Rows to a loss: corrupt the targets, run the network, compare at the hidden positions.
+"""Rows to a loss: hide targets, run the network, compare at the hidden places.
 
-Enters: batches of rows with their true targets. Leaves: a scalar loss and figures per task. This is the only
-training file that knows diffusion; it does not know optimizers, files or where rows come from.
+Enters: batches of rows with their true targets. Leaves: a scalar loss and figures per task. This is the only training
+file that knows diffusion; it does not know optimizers, files or where rows come from.
+
+A step goes in two strokes. `hide` draws what is hidden in each batch, which settles what each place weighs; once the
+weights of all batches and processes are known, `loss` runs the network. So the loss of a step is the same however its
+rows are cut into batches or shared out over processes.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, MutableMapping
 from collections.abc import Sequence as Rows
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from dynin.diffusion.corrupt import exact_count, replace_at_random, stratified_times
-from dynin.diffusion.loss import AllowedIds, cross_entropy
+from dynin.diffusion.corrupt import bernoulli, exact_count, replace_at_random, stratified_times
+from dynin.diffusion.loss import Support, cross_entropy
 from dynin.diffusion.schedule import mask_prob, require_schedule
+from dynin.errors import ConfigError
 from dynin.model.transformer import Transformer
 from dynin.sequence.batch import MODALITIES, Batch
+from dynin.training.rules import GRIDS, PublishedQuirks, Rule, SupportKind, published
 from dynin.types import Modality
 from dynin.vocabulary import Vocabulary
 
-GRIDS = (Modality.IMAGE, Modality.VIDEO)
 ENDS = {Modality.TEXT: ("eos",), Modality.SPEECH: ("eoa", "eos")}
+LEAST_PROB, FLOOR = 1e-4, 1e-3
+ALL = "all"
+"""Name of the divisor that all tasks share."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectiveConfig:
     """What the loss is made of."""
 
+    recipe: Literal["dynin", "published"] = "dynin"
+    """Ours, or the losses of the published code (`training.rules`)."""
+    quirks: PublishedQuirks = field(default_factory=PublishedQuirks)
+    """Of the published losses."""
+    coefficients: Mapping[str, float] = field(default_factory=dict)
+    """What the loss of a task weighs; 1 where it is not named."""
     correction_prob: float = 0.25
     """Share of rows in which some visible targets are replaced by wrong codes and all visible targets are scored."""
     replace_prob: float = 0.1
@@ -42,11 +58,24 @@ class ObjectiveConfig:
     """The same of text and speech. Schedules that hide more teach what is decided while little is known."""
     balance: float = 0.0
     """A row of n targets weighs n ** -balance at each: 0 treats all positions alike, 1 all rows."""
+    reduction: Literal["positions", "answer"] = "positions"
+    """Ours: the mean over hidden places, or LLaDA's bound for text and speech (masked by chance, 1 / p)."""
 
     def __post_init__(self) -> None:
-        """ConfigError for an unknown schedule."""
+        """ConfigError for an unknown schedule or a negative weight."""
         require_schedule(self.grid_schedule)
         require_schedule(self.stream_schedule)
+        negative = {name: value for name, value in self.coefficients.items() if value < 0}
+        if negative:
+            raise ConfigError(f"setting 'objective.coefficients' has {negative}; expected numbers from 0")
+
+    def rule(self, task: str, modality: Modality) -> Rule:
+        """How targets of a modality are trained in a task."""
+        if self.recipe == "published":
+            return published(task, modality, self.quirks)
+        if modality in GRIDS or self.reduction == "positions":
+            return Rule(filler_weight=self.filler_weight)
+        return Rule(masking="bernoulli", reduction="answer", filler_weight=self.filler_weight, counts_filler=False)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -59,61 +88,79 @@ class Tally:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Hidden:
+    """A batch of which some targets are hidden."""
+
+    batch: Batch
+    xt: Int[Tensor, "B S"]
+    """What the network sees."""
+    weights: Float[Tensor, "B S"]
+    """What each place weighs, before it is divided."""
+    counted: Bool[Tensor, "B S"]
+    """Hidden places that figures are about: all but filler."""
+    divisors: Mapping[str, float]
+    """What the weights of a task are divided by, summed over this batch; see `loss`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Loss:
     """The loss of one batch and what it was made of."""
 
     total: Float[Tensor, ""]
     """Sum of weighted cross-entropies."""
     weight: float
-    """Sum of the weights; batches of a step are added up before they are divided."""
+    """Sum of the weights."""
     tallies: Mapping[str, Tally]
     """By task."""
 
 
 class Objective:
-    """Masked cross-entropy over the ids that a position's modality allows.
-
-    Targets are hidden by exact count, as many as the schedule of their kind says at a uniform time. The mean runs over
-    hidden positions, without the 1 / t weight, whose variance a small batch cannot carry.
-    """
+    """Masked cross-entropy over the ids that a place allows."""
 
     def __init__(self, vocabulary: Vocabulary, config: ObjectiveConfig) -> None:
         self.vocabulary = vocabulary
         self.config = config
-        self._allowed = {
-            modality: AllowedIds(vocabulary.allowed_ids(modality, *ENDS.get(modality, ())), vocabulary.size)
-            for modality in MODALITIES
-        }
+        self._supports: dict[tuple[SupportKind, Modality], Support] = {}
 
     def __call__(self, model: Transformer, batch: Batch, *, generator: torch.Generator) -> Loss:
-        """The loss of a batch whose targets are known, on the network's device."""
-        device = batch.ids.device
-        xt, is_hidden, is_visible = self._corrupt(batch, generator)
-        hidden = model.hidden(xt, batch.attend)
-        weights, is_filler = self._weights(batch, is_hidden, is_visible)
-        total = hidden.new_zeros(())
-        entropy = torch.zeros(batch.ids.shape, device=device)
+        """The loss of one batch, its weights undivided."""
+        return self.loss(model, self.hide(batch, generator=generator), {})
+
+    def hide(self, batch: Batch, *, generator: torch.Generator) -> Hidden:
+        """Draw what is hidden in a batch whose targets are known, on the batch's device."""
+        xt, is_hidden, is_visible, prob = self._corrupt(batch, generator)
+        is_filler = self._filler(batch)
+        weights, divisors = self._weights(batch, is_hidden, is_visible, is_filler, prob)
+        return Hidden(batch=batch, xt=xt, weights=weights, counted=is_hidden & ~is_filler, divisors=divisors)
+
+    def loss(self, model: Transformer, hidden: Hidden, divisors: Mapping[str, float]) -> Loss:
+        """Run the network over a batch.
+
+        Args:
+            divisors: Those of all batches of the step, added up; empty leaves the weights undivided.
+        """
+        batch = hidden.batch
+        states = model.hidden(hidden.xt, batch.attend)
+        weights = hidden.weights * self._scales(batch, divisors)[:, None] if divisors else hidden.weights
+        total = states.new_zeros((), dtype=torch.float32)
+        entropy = torch.zeros(batch.ids.shape, device=batch.ids.device)
         right = torch.zeros_like(batch.is_target)
-        for index, modality in enumerate(MODALITIES):
-            at = (weights > 0) & (batch.kind == index)
-            if not bool(at.any()):
-                continue
-            allowed = self._allowed[modality] = self._allowed[modality].to(device)
-            places = allowed.places(batch.ids[at])
-            logits = model.head(hidden[at], allowed.ids)
-            losses = cross_entropy(logits, places)
-            total = total + (losses * weights[at]).sum()
-            entropy[at] = losses.detach()
-            right[at] = logits.argmax(dim=-1) == places
-        counted = is_hidden & ~is_filler
-        return Loss(total=total, weight=float(weights.sum()), tallies=_tally(batch.tasks, counted, entropy, right))
+        for support, modality, at in self._groups(batch, hidden.weights > 0):
+            part, entropy[at], right[at] = cross_entropy(
+                states[at], model.output.weight, batch.ids[at], weights[at], self._support(support, modality)
+            )
+            total = total + part
+        if not total.requires_grad and states.requires_grad:  # nothing is hidden: every process still goes back
+            total = model.head(states[:1, :1], batch.ids[0, :1]).float().sum() * 0
+        tallies = _tally(batch.tasks, hidden.counted, entropy, right)
+        return Loss(total=total, weight=float(hidden.weights.sum()), tallies=tallies)
 
     def _corrupt(
         self, batch: Batch, generator: torch.Generator
-    ) -> tuple[Int[Tensor, "B S"], Bool[Tensor, "B S"], Bool[Tensor, "B S"]]:
-        """Hidden ids, which positions are hidden, and which visible ones are scored because codes were replaced."""
-        num_rows = len(batch.ids)
-        times = stratified_times(num_rows, generator=generator, device=batch.ids.device)
+    ) -> tuple[Int[Tensor, "B S"], Bool[Tensor, "B S"], Bool[Tensor, "B S"], Float[Tensor, " B"]]:
+        """Hidden ids; which places are hidden; which visible ones are scored; each row's probability to be hidden."""
+        device = batch.ids.device
+        times = stratified_times(len(batch.ids), generator=generator, device=device)
         is_grid = torch.zeros_like(batch.is_target)
         for modality in GRIDS:
             is_grid |= batch.kind == MODALITIES.index(modality)
@@ -121,35 +168,136 @@ class Objective:
         shares = torch.where(
             is_grid_row, mask_prob(self.config.grid_schedule, times), mask_prob(self.config.stream_schedule, times)
         )
+        is_by_chance = torch.tensor(
+            [self._row_rule(batch, row).masking == "bernoulli" for row in range(len(batch.ids))]
+        )
+        is_by_chance = is_by_chance.to(device)
         is_hidden = exact_count(batch.is_target, shares, generator=generator)
+        if bool(is_by_chance.any()):
+            chances = (1 - FLOOR) * times + FLOOR
+            by_chance = bernoulli(batch.is_target, chances, generator=generator)
+            is_hidden = torch.where(is_by_chance[:, None], by_chance, is_hidden)
+            shares = torch.where(is_by_chance, chances, shares)
         xt = torch.where(is_hidden, self.vocabulary["mask"], batch.ids)
-        chosen = torch.rand(num_rows, generator=generator, device=batch.ids.device) < self.config.correction_prob
+        if self.config.recipe == "published":
+            return xt, is_hidden, torch.zeros_like(is_hidden), shares
+        chosen = torch.rand(len(batch.ids), generator=generator, device=device) < self.config.correction_prob
         is_visible = batch.is_target & ~is_hidden & chosen[:, None]
         for index, modality in enumerate(MODALITIES):
             span = self.vocabulary.range_of(modality)
             is_code = (batch.ids >= span.start) & (batch.ids < span.stop)
-            replacements = torch.arange(span.start, span.stop, device=batch.ids.device)
             if bool((is_visible & (batch.kind == index)).any()):
                 xt, _ = replace_at_random(
                     xt,
                     is_visible & is_code & (batch.kind == index),
                     self.config.replace_prob,
-                    replacements=replacements,
+                    replacements=torch.arange(span.start, span.stop, device=device),
                     generator=generator,
                 )
-        return xt, is_hidden, is_visible
+        return xt, is_hidden, is_visible, shares
 
-    def _weights(
-        self, batch: Batch, is_hidden: Bool[Tensor, "B S"], is_visible: Bool[Tensor, "B S"]
-    ) -> tuple[Float[Tensor, "B S"], Bool[Tensor, "B S"]]:
-        """The weight of every position, and which targets are filler after an end token."""
-        weights = is_hidden.float() + self.config.correction_weight * is_visible.float()
-        if self.config.balance:
-            weights = weights * batch.is_target.sum(dim=1, keepdim=True).clamp(min=1) ** -self.config.balance
+    def _filler(self, batch: Batch) -> Bool[Tensor, "B S"]:
+        """Which targets are end tokens after the first one."""
         is_eos = (batch.ids == self.vocabulary["eos"]) & batch.is_target
         is_end = is_eos | ((batch.ids == self.vocabulary["eoa"]) & batch.is_target)
-        is_filler = is_eos & (is_end.cumsum(dim=1) > 1)
-        return torch.where(is_filler, weights * self.config.filler_weight, weights), is_filler
+        return is_eos & (is_end.cumsum(dim=1) > 1)
+
+    def _weights(
+        self,
+        batch: Batch,
+        is_hidden: Bool[Tensor, "B S"],
+        is_visible: Bool[Tensor, "B S"],
+        is_filler: Bool[Tensor, "B S"],
+        prob: Float[Tensor, " B"],
+    ) -> tuple[Float[Tensor, "B S"], dict[str, float]]:
+        """What every place weighs, and what its task's weights are divided by."""
+        rules = [self._row_rule(batch, row) for row in range(len(batch.tasks))]
+        weights = is_hidden.float() + self.config.correction_weight * is_visible.float()
+        if self.config.balance and self.config.recipe == "dynin":
+            weights = weights * batch.is_target.sum(dim=1, keepdim=True).clamp(min=1) ** -self.config.balance
+        fillers = torch.ones(len(batch.ids), device=weights.device)
+        fillers[: len(rules)] = torch.tensor([rule.filler_weight for rule in rules])
+        weights = torch.where(is_filler, weights * fillers[:, None], weights)
+        divisors: defaultdict[str, float] = defaultdict(float)
+        for row, (task, rule) in enumerate(zip(batch.tasks, rules, strict=True)):
+            if rule.reduction == "positions":
+                divisors[ALL] += float(weights[row].sum())
+            elif rule.reduction == "answer":
+                counts = batch.is_target[row] if rule.counts_filler else batch.is_target[row] & ~is_filler[row]
+                weights[row] /= prob[row].clamp(min=LEAST_PROB) * counts.sum().clamp(min=1)
+                divisors[task] += 1.0
+            else:
+                divisors[task] += float(is_hidden[row].sum())
+                if rule.reduction == "masked_over_p":
+                    weights[row] /= prob[row].clamp(min=LEAST_PROB)
+        return weights, dict(divisors)
+
+    def _row_rule(self, batch: Batch, row: int) -> Rule:
+        """The rule of a row: that of its picture or video, if it makes one, else of its first target."""
+        if row >= len(batch.tasks):
+            return Rule()
+        kinds = batch.kind[row][batch.is_target[row]]
+        made = [MODALITIES[int(kind)] for kind in kinds.unique().tolist() if kind >= 0]
+        grids = [modality for modality in made if modality in GRIDS]
+        first = (grids or made or [Modality.TEXT])[0]
+        return self.config.rule(batch.tasks[row], first)
+
+    def _scales(self, batch: Batch, divisors: Mapping[str, float]) -> Float[Tensor, " B"]:
+        """Coefficient over divisor of every row."""
+        scales = torch.zeros(len(batch.ids), device=batch.ids.device)
+        for row, task in enumerate(batch.tasks):
+            is_shared = self._row_rule(batch, row).reduction == "positions"
+            divisor = divisors.get(ALL if is_shared else task, 0.0)
+            scales[row] = self.config.coefficients.get(task, 1.0) / divisor if divisor else 0.0
+        return scales
+
+    def _groups(
+        self, batch: Batch, is_scored: Bool[Tensor, "B S"]
+    ) -> list[tuple[SupportKind, Modality, Bool[Tensor, "B S"]]]:
+        """The scored places by what competes there."""
+        groups = []
+        for index, modality in enumerate(MODALITIES):
+            at = is_scored & (batch.kind == index)
+            if not bool(at.any()):
+                continue
+            kinds = [self.config.rule(task, modality).support for task in batch.tasks]
+            for kind in sorted(set(kinds)):
+                rows = torch.zeros(len(batch.ids), dtype=torch.bool)
+                rows[: len(kinds)] = torch.tensor([one == kind for one in kinds])
+                here = at & rows.to(at.device)[:, None]
+                if bool(here.any()):
+                    groups.append((kind, modality, here))
+        return groups
+
+    def _support(self, kind: SupportKind, modality: Modality) -> Support:
+        """The ids that compete."""
+        key = (kind, modality)
+        if key not in self._supports:
+            if kind == "all":
+                ids = torch.arange(self.vocabulary.size)
+            elif kind == "text":
+                ids = torch.arange(self.vocabulary.image.start)
+            else:
+                ids = self.vocabulary.allowed_ids(modality, *ENDS.get(modality, ()))
+                quirks = self.config.quirks
+                if self.config.recipe == "published" and modality == Modality.SPEECH and quirks.spare_speech_rows:
+                    ids = torch.cat([ids, torch.arange(self.vocabulary.speech.start, self.vocabulary.size)])
+            self._supports[key] = Support.of(ids)
+        return self._supports[key]
+
+
+class LossModule(nn.Module):
+    """Network and objective as one module, so that everything a step runs lies inside one `forward`."""
+
+    def __init__(self, model: Transformer, objective: Objective) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+
+    def forward(self, hidden: Hidden, divisors: Mapping[str, float]) -> tuple[Float[Tensor, ""], Loss]:
+        """The scalar to differentiate, and the rest."""
+        loss = self.objective.loss(self.model, hidden, divisors)
+        return loss.total, loss
 
 
 def _tally(

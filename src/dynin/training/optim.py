@@ -10,13 +10,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dynin.training.config import OptimizerConfig
+from dynin.training.freeze import Frozen
 
 
-def build(model: nn.Module, config: OptimizerConfig) -> Sequence[Optimizer]:
+def build(model: nn.Module, config: OptimizerConfig, frozen: Frozen | None = None) -> Sequence[Optimizer]:
     """The optimizers of a network; every group keeps its highest rate under "peak".
 
     Matrices of the blocks turn their momentum into its nearest orthogonal matrix (Muon), scaled to the size of AdamW's
-    steps. Tables (embedding and output) and vectors follow AdamW; vectors and the embedding are not decayed.
+    steps. Tables (embedding and output) and vectors follow AdamW; vectors, the embedding, and tables of which some rows
+    are frozen are not decayed.
 
     Source:
         Liu et al., arXiv:2502.16982 (Muon with AdamW's size of steps).
@@ -25,14 +27,18 @@ def build(model: nn.Module, config: OptimizerConfig) -> Sequence[Optimizer]:
     matrices = [p for name, p in named if config.matrix_rate and name.startswith("blocks.") and p.ndim == 2]
     taken = {id(parameter) for parameter in matrices}
     rest = [(name, parameter) for name, parameter in named if id(parameter) not in taken]
-    is_plain = {name: parameter.ndim < 2 or "embed" in name for name, parameter in rest}
+    is_plain = {
+        name: parameter.ndim < 2 or "embed" in name or (frozen is not None and frozen.is_partial(parameter))
+        for name, parameter in rest
+    }
     groups = [
         {"params": [p for name, p in rest if not is_plain[name]], "weight_decay": config.weight_decay},
         {"params": [p for name, p in rest if is_plain[name]], "weight_decay": 0.0},
     ]
-    optimizers: list[Optimizer] = [
-        torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, config.beta2), fused=True)
-    ]
+    optimizers: list[Optimizer] = []
+    if rest:
+        filled = [group for group in groups if group["params"]]
+        optimizers.append(torch.optim.AdamW(filled, lr=config.learning_rate, betas=(0.9, config.beta2), fused=True))
     if matrices:
         optimizers.append(
             torch.optim.Muon(
@@ -64,12 +70,14 @@ def share_of_peak(step: int, steps: int, config: OptimizerConfig) -> float:
 
 
 class Average:
-    """A running average of the weights, in float32, with a short memory at the start."""
+    """A running average of the weights that learn, in float32, with a short memory at the start."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.tensors: dict[str, Tensor] = {
-            name: parameter.detach().clone().float() for name, parameter in model.named_parameters()
+            name: parameter.detach().clone().float()
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad
         }
 
     @torch.no_grad()
@@ -77,4 +85,5 @@ class Average:
         """Move the average towards the network's present weights."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, parameter in model.named_parameters():
-            self.tensors[name].lerp_(parameter.detach().float(), 1 - decay)
+            if name in self.tensors:
+                self.tensors[name].lerp_(parameter.detach().float(), 1 - decay)

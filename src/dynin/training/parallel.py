@@ -1,66 +1,102 @@
-"""Several processes that train one network, as `torchrun` starts them: each takes its share of a step's batches.
+"""What is done to a network from outside before it trains: recomputing, compiling, sharding over processes.
 
-Enters: gradients and sums of one process. Leaves: those of all. Does not know losses or tasks. Outside `torchrun` there
-is one process and nothing is exchanged. Every process holds the whole network and makes the same rows, so a run may be
-continued by another number of processes.
+Enters: a network whose weights are there. Leaves: the same network, changed in place; names of weights stay as they
+are. Does not know losses, data or files. The order is that of torchtitan: each block recomputed, then compiled, then
+sharded.
+
+    recompute    a block's inner values are made again on the way back instead of kept
+    compile      `torch.compile` of each block
+    shard        FSDP2: weights, gradients and optimizer states are split over the processes by rows
 """
 
-import os
+import shutil
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils.checkpoint import checkpoint
 
-Item = TypeVar("Item")
+from dynin.errors import ConfigError
+from dynin.model.transformer import Transformer
+
+COMPILERS = ("c++", "g++", "clang++", "cl")
+MOST_SHAPES = 64
+"""Shapes of batches that the blocks are compiled for."""
 
 
-def join() -> None:
-    """Meet the other processes, if `torchrun` started any; call once, before training."""
-    if "WORLD_SIZE" not in os.environ or dist.is_initialized():
+def recompute_blocks(model: Transformer) -> None:
+    """Keep only the inputs of the blocks until the way back (activation checkpointing)."""
+    for block in model.blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+
+def compile_blocks(model: Transformer) -> None:
+    """Compile the blocks in place, once for each shape of a batch.
+
+    Raises:
+        ConfigError: If no C++ compiler is there.
+    """
+    if not any(shutil.which(name) for name in COMPILERS):
+        raise ConfigError(
+            f"setting 'compile' is true, but none of the compilers {', '.join(COMPILERS)} was found; install one, or "
+            "give --set compile=false"
+        )
+    torch._dynamo.config.recompile_limit = MOST_SHAPES
+    for block in model.blocks:
+        block.compile(dynamic=False)
+
+
+def shard(root: nn.Module, blocks: Iterable[nn.Module], *, is_frugal: bool) -> None:
+    """Split every weight over the processes of the run; nothing happens where there is one process.
+
+    Gradients are summed, not averaged: losses are sums, divided by the weight of all processes' batches.
+
+    Args:
+        root: The module whose `forward` is called.
+        is_frugal: Give up the whole weights of a block after each use (less memory, more traffic); otherwise they are
+            put together once a step.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
         return
-    if torch.accelerator.is_available():
-        torch.accelerator.set_device_index(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group()
+    device = next(root.parameters()).device
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    for module in (*blocks, root):
+        fully_shard(module, mesh=mesh, reshard_after_forward=is_frugal)
+    for part in root.modules():
+        if isinstance(part, FSDPModule):
+            part.set_gradient_divide_factor(1.0)
+            part.set_force_sum_reduction_for_comms(True)  # gloo has no scaled sums
 
 
-def leave() -> None:
-    """Part from the other processes."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+@contextmanager
+def step_of(root: nn.Module, *, is_last: bool, is_frugal: bool) -> Any:
+    """Around one batch of a step: gradients are exchanged at its last one alone."""
+    if isinstance(root, FSDPModule):
+        root.set_requires_gradient_sync(is_last or is_frugal)
+        root.set_reshard_after_backward(is_last or is_frugal)
+        root.set_is_last_backward(is_last)
+    yield
 
 
-def rank() -> int:
-    """The number of this process, from 0; process 0 alone logs and saves."""
-    return dist.get_rank() if dist.is_initialized() else 0
+def like(value: Tensor, parameter: Tensor) -> Tensor:
+    """A tensor split as a parameter is."""
+    if isinstance(parameter, DTensor):
+        return distribute_tensor(value, parameter.device_mesh, parameter.placements)
+    return value
 
 
-def count() -> int:
-    """How many processes there are."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+def whole(value: Tensor) -> Tensor:
+    """A tensor put together from all processes."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-def share(items: Sequence[Item]) -> list[tuple[int, Item]]:
-    """The items of this process, each with its place among all."""
-    return list(enumerate(items))[rank() :: count()]
-
-
-def add_up(tensors: Iterable[Tensor]) -> None:
-    """Replace each tensor by its sum over all processes."""
-    if not dist.is_initialized():
-        return
-    kept = list(tensors)
-    flat = torch.cat([tensor.flatten() for tensor in kept])
-    dist.all_reduce(flat)
-    for tensor, part in zip(kept, flat.split([tensor.numel() for tensor in kept]), strict=True):
-        tensor.copy_(part.view_as(tensor))
-
-
-def gather(value: Any) -> list[Any]:
-    """The values of all processes, in the order of their numbers."""
-    if not dist.is_initialized():
-        return [value]
-    values = [None] * count()
-    dist.all_gather_object(values, value)
-    return values
+def even(items: Sequence[Any], blank: Any, num_processes: int) -> list[Any]:
+    """As many items for each process, filled up with blank ones."""
+    return [*items, *[blank] * (-len(items) % num_processes)]

@@ -1,23 +1,45 @@
-"""The exact state of a run: weights, average, optimizer, position.
+"""The exact state of a run: what learns, its average, optimizers, position; sharded over processes; whole or absent.
 
-Enters: the parts of a run. Leaves: a folder that is whole or absent, and the same parts again. Random draws are derived
-from (seed, step), so the position is all there is to remember of them. Does not know tasks or losses.
+Enters: the parts of a run. Leaves: a folder for each saved step, and the same parts again, in any number of processes.
+Random draws are derived from (seed, step), so the position is all there is to remember of them. Does not know tasks or
+losses.
+
+    state/LATEST                 name of the step to go on from
+    state/step-00000250/         shard-*.safetensors (one for each process), position.json, MANIFEST.json
+
+A step is written beside its place, its files are synced, listed with size and SHA-256 in the manifest, and only then is
+it renamed; LATEST follows. So a run that is killed at any moment finds the step before or the one after, never a mix.
+Shards are written and read by `torch.distributed.checkpoint`; nothing is pickled.
 """
 
+import hashlib
 import json
+import logging
 import os
+import re
 import shutil
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from dynin.errors import CheckpointError
+from dynin.media.files import replace_whole
+from dynin.training import processes
 from dynin.training.optim import Average
+
+LATEST, MANIFEST, POSITION = "LATEST", "MANIFEST.json", "position.json"
+FORMAT = 1
+KEPT = 2
+"""Steps that are kept."""
+Optimizers = Sequence[torch.optim.Optimizer]
 
 
 def save(
@@ -25,112 +47,310 @@ def save(
     step: int,
     model: nn.Module,
     average: Average | None,
-    optimizers: Sequence[torch.optim.Optimizer],
+    optimizers: Optimizers,
     notes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Replace the state in `folder` as a whole: a run killed at any moment leaves the old state or the new one.
+    """Keep a step; a run killed at any moment leaves the step before or this one. Every process calls it.
 
     Args:
         average: None for a run that keeps none.
         notes: What else the run wants to find again, as JSON can hold it; see `read_notes`.
-    """
-    fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    tensors = {
-        "model": {name: value.contiguous() for name, value in model.state_dict().items()},
-        "optimizer": _flatten(optimizers),
-    }
-    if average is not None:
-        tensors["average"] = average.tensors
-    for part, values in tensors.items():
-        save_file(values, fresh / f"{part}.safetensors")
-    (fresh / "position.json").write_text(json.dumps({"step": step, "notes": dict(notes or {})}))
-    for path in fresh.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def load(folder: Path, model: nn.Module, average: Average | None, optimizers: Sequence[torch.optim.Optimizer]) -> int:
-    """Restore a run; returns the step it stands at, 0 where there is nothing to resume.
 
     Raises:
-        CheckpointError: If a part is missing or damaged.
+        CheckpointError: If the disk refuses; the step before stays.
     """
-    if not _is_there(folder):
-        return 0
-    names = ("model", "optimizer") if average is None else ("model", "average", "optimizer")
+    place, fresh = folder / _name(step), folder / (_name(step) + ".tmp")
+    failure = ""
     try:
-        parts = {part: load_file(folder / f"{part}.safetensors") for part in names}
-        position = json.loads((folder / "position.json").read_text())
-        model.load_state_dict(parts["model"])
-        if average is not None:
-            average.tensors = {name: value.to(average.tensors[name].device) for name, value in parts["average"].items()}
-        _unflatten(optimizers, parts["optimizer"])
-    except (OSError, SafetensorError, json.JSONDecodeError, KeyError, RuntimeError) as error:
-        raise CheckpointError(
-            f"the state in {folder} cannot be resumed ({type(error).__name__}: {error}); "
-            "delete the folder to start again, or name other settings' folder"
-        ) from error
-    return int(position["step"])
+        if processes.rank() == 0:
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir(parents=True)
+        processes.meet()
+        writer = dcp.HuggingFaceStorageWriter(str(fresh), save_distributed=True)
+        _prime(optimizers)
+        with _quiet():
+            dcp.save(_parts(model, average, optimizers), storage_writer=writer)
+        if processes.rank() == 0:
+            _commit(folder, fresh, place, {"step": step, "notes": dict(notes or {})})
+    except (OSError, CheckpointException) as error:
+        failure = _reason(error)
+    for reason in processes.gather(failure):
+        if reason:
+            if processes.rank() == 0:
+                shutil.rmtree(fresh, ignore_errors=True)
+            raise CheckpointError(
+                f"step {step} could not be saved in {folder} ({reason}); what was saved before stays: make room, then "
+                "start the same command again"
+            )
+
+
+def load(
+    folder: Path,
+    model: nn.Module,
+    average: Average | None,
+    optimizers: Optimizers,
+    name: str | None = None,
+) -> int:
+    """Restore a run; returns the step it stands at, 0 where there is nothing to resume. Every process calls it.
+
+    Args:
+        name: A step that `choose` gave; later ones are forgotten. None takes the latest.
+
+    Raises:
+        CheckpointError: If a part is missing or damaged, or belongs to other settings.
+    """
+    name = choose(folder) if name is None else name
+    if not name:
+        return 0
+    place = folder / name
+    _prime(optimizers)
+    parts = _parts(model, average, optimizers)
+    reader = dcp.HuggingFaceStorageReader(str(place))
+    _require_fit(place, parts, reader)
+    with _quiet():
+        dcp.load(parts, storage_reader=reader)
+    if processes.rank() == 0 and name != _latest(folder):
+        _point(folder, name)
+        for later in (step for step in _steps(folder) if step > name):
+            shutil.rmtree(folder / later)
+    return int(_position(place)["step"])
+
+
+def choose(folder: Path, *, is_previous: bool = False) -> str:
+    """The step to go on from, verified by the first process; empty where there is none. Every process calls it.
+
+    Args:
+        is_previous: Take the step before the latest one.
+
+    Raises:
+        CheckpointError: If a file of the step is damaged; the file and the step before are named.
+    """
+    return processes.shared(lambda: _chosen(folder, is_previous=is_previous))
 
 
 def read_step(folder: Path) -> int:
     """The step a state stands at, 0 where there is none."""
-    return int(json.loads((folder / "position.json").read_text())["step"]) if _is_there(folder) else 0
+    name = _latest(folder)
+    return int(_position(folder / name)["step"]) if name else 0
 
 
-def read_notes(folder: Path) -> dict[str, Any]:
-    """The notes saved with a state; empty where there is none. CheckpointError if they cannot be read."""
-    if not _is_there(folder):
-        return {}
+def read_notes(folder: Path, name: str | None = None) -> dict[str, Any]:
+    """The notes saved with a step, the latest by default; empty where there is none.
+
+    Raises:
+        CheckpointError: If they cannot be read.
+    """
+    name = _latest(folder) if name is None else name
+    return dict(_position(folder / name).get("notes", {})) if name else {}
+
+
+def read_tensors(folder: Path, part: str) -> dict[str, Tensor]:
+    """The whole tensors of one part of the latest step, "model" or "average", put together from its shards.
+
+    Raises:
+        CheckpointError: If there is no step, or it is damaged.
+    """
+    name = _chosen(folder, is_previous=False)
+    if not name:
+        raise CheckpointError(f"{folder}: no step was saved yet; let the run come to its first saving")
+    reader = dcp.HuggingFaceStorageReader(str(folder / name))
+    found = reader.read_metadata().state_dict_metadata
+    wanted = {
+        key: torch.empty(info.size, dtype=info.properties.dtype)
+        for key, info in found.items()
+        if key.startswith(part + ".") and isinstance(info, TensorStorageMetadata)
+    }
+    if not wanted:
+        raise CheckpointError(f"{folder / name}: holds no {part}; its parts: {', '.join(_kinds(found))}")
+    with _quiet():
+        dcp.load(wanted, storage_reader=reader, no_dist=True)
+    return {key.removeprefix(part + "."): value for key, value in wanted.items()}
+
+
+def verify(place: Path) -> None:
+    """Compare a step's files with its manifest.
+
+    Raises:
+        CheckpointError: If a file is missing, cut, altered, or does not belong; it is named.
+    """
     try:
-        return dict(json.loads((folder / "position.json").read_text()).get("notes", {}))
-    except (OSError, json.JSONDecodeError) as error:
+        manifest = json.loads((place / MANIFEST).read_text())
+        listed: Mapping[str, Mapping[str, Any]] = manifest["files"]
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{place / MANIFEST}: missing or damaged") from error
+    if manifest.get("format") != FORMAT:
+        raise CheckpointError(f"{place / MANIFEST}: has format {manifest.get('format')}, this code reads {FORMAT}")
+    strange = sorted(path.name for path in place.iterdir() if path.name not in {*listed, MANIFEST})
+    if strange:
+        raise CheckpointError(f"{place / strange[0]}: does not belong to this step")
+    for name, facts in listed.items():
+        path = place / name
+        if not path.is_file():
+            raise CheckpointError(f"{path}: missing")
+        if path.stat().st_size != facts["bytes"]:
+            raise CheckpointError(f"{path}: has {path.stat().st_size:,} bytes, {facts['bytes']:,} were written")
+        if _sha256(path) != facts["sha256"]:
+            raise CheckpointError(f"{path}: its content changed since it was written")
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def _commit(folder: Path, fresh: Path, place: Path, position: Mapping[str, Any]) -> None:
+    """Sync, list, rename, point, and only then forget what is too old."""
+    (fresh / POSITION).write_text(json.dumps(position))
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(fresh.iterdir())}
+    (fresh / MANIFEST).write_text(json.dumps({"format": FORMAT, "files": files}, indent=1))
+    for path in (*fresh.iterdir(), fresh):
+        _sync(path)
+    shutil.rmtree(place, ignore_errors=True)
+    fresh.rename(place)
+    _sync(folder)
+    _point(folder, place.name)
+    for name in _steps(folder)[:-KEPT]:
+        shutil.rmtree(folder / name)
+
+
+def _point(folder: Path, name: str) -> None:
+    """Let LATEST name a step."""
+    with replace_whole(folder / LATEST) as temporary:
+        temporary.write_text(name)
+    _sync(folder)
+
+
+def _steps(folder: Path) -> list[str]:
+    """Names of the steps that are there, oldest first."""
+    return sorted(path.name for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name))
+
+
+def _latest(folder: Path) -> str:
+    """The step that LATEST names, empty where nothing was saved."""
+    path = folder / LATEST
+    if path.is_file():
+        return path.read_text().strip()
+    if _steps(folder):  # killed between the first step and its LATEST
+        return _steps(folder)[-1]
+    return ""
+
+
+def _chosen(folder: Path, *, is_previous: bool) -> str:
+    """The step to go on from, verified; empty where there is none."""
+    name = _latest(folder)
+    if not name:
+        return ""
+    earlier = [step for step in _steps(folder) if step < name]
+    if is_previous:
+        if not earlier:
+            raise CheckpointError(f"{folder}: there is no step before {name}; delete the folder to start again")
+        name = earlier[-1]
+    try:
+        verify(folder / name)
+    except CheckpointError as error:
+        cure = f"give --resume previous to go on from {earlier[-1]}" if earlier else "delete the folder to start again"
+        raise CheckpointError(f"{error}; {cure}") from error
+    return name
+
+
+def _position(place: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((place / POSITION).read_text()))
+    except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"the state in {folder} cannot be read ({error}); delete the folder to start again"
+            f"{place / POSITION}: missing or damaged; give --resume previous, or delete the folder to start again"
         ) from error
 
 
-def _is_there(folder: Path) -> bool:
-    """Whether a state can be resumed; one that a killed run left aside is put back."""
-    old = folder.with_name(folder.name + ".old")
-    if not folder.exists() and old.exists():
-        old.rename(folder)
-    return folder.exists()
+def _parts(model: nn.Module, average: Average | None, optimizers: Optimizers) -> dict[str, Tensor]:
+    """Every tensor that a run changes, by name; the tensors themselves, so that loading fills them in place."""
+    still = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    parts = {f"model.{name}": value for name, value in model.state_dict().items() if name not in still}
+    if average is not None:
+        parts |= {f"average.{name}": value for name, value in average.tensors.items()}
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for optimizer in optimizers:
+        for parameter, entry in optimizer.state.items():
+            parts |= {f"optimizer.{names[id(parameter)]}.{key}": value for key, value in entry.items()}
+    return parts
 
 
-def _flatten(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
-    return {
-        f"{number}.{index}.{key}": torch.as_tensor(value).contiguous()
-        for number, optimizer in enumerate(optimizers)
-        for index, entry in optimizer.state_dict()["state"].items()
-        for key, value in entry.items()
+@torch.no_grad()
+def _prime(optimizers: Optimizers) -> None:
+    """Make the tensors of optimizers that have not stepped yet, without moving a weight."""
+    for optimizer in optimizers:
+        if optimizer.state:
+            continue
+        rates = [group["lr"] for group in optimizer.param_groups]
+        for group in optimizer.param_groups:
+            group["lr"] = 0.0
+            for parameter in group["params"]:
+                parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+
+
+def _require_fit(place: Path, parts: Mapping[str, Tensor], reader: dcp.HuggingFaceStorageReader) -> None:
+    """CheckpointError where a step holds other tensors than the run."""
+    found = {
+        name: tuple(info.size)
+        for name, info in reader.read_metadata().state_dict_metadata.items()
+        if isinstance(info, TensorStorageMetadata)
     }
+    wanted = {name: tuple(value.shape) for name, value in parts.items()}
+    if found == wanted:
+        return
+    told = [f"{name} is missing" for name in sorted(wanted.keys() - found.keys())]
+    told += [f"{name} is not part of this run" for name in sorted(found.keys() - wanted.keys())]
+    told += [
+        f"{name} is {found[name]}, the run has {wanted[name]}"
+        for name in sorted(found.keys() & wanted.keys())
+        if found[name] != wanted[name]
+    ]
+    raise CheckpointError(
+        f"{place}: the state cannot be resumed with these settings: {told[0]}"
+        f"{f', and {len(told) - 1} more' if len(told) > 1 else ''}; use the settings that it was saved with, or "
+        "another name for the run"
+    )
 
 
-def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """The parameters in the order in which a state numbers them."""
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+def _kinds(names: Mapping[str, object]) -> list[str]:
+    return sorted({name.partition(".")[0] for name in names})
 
 
-def _unflatten(optimizers: Sequence[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
-    """Put the values back; rates and other settings stay those that the optimizers were built with."""
-    entries: dict[tuple[int, int], dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        number, index, key = name.split(".", 2)
-        entries.setdefault((int(number), int(index)), {})[key] = value
-    for (owner, at), entry in entries.items():
-        parameters = _parameters(optimizers[owner]) if owner < len(optimizers) else []
-        shapes = {tuple(value.shape) for value in entry.values() if value.ndim}
-        if at >= len(parameters) or shapes - {tuple(parameters[at].shape)}:
-            raise RuntimeError("its optimizers hold other parameters than those of these settings")
-    for place, optimizer in enumerate(optimizers):
-        state = optimizer.state_dict()
-        state["state"] = {at: entry for (owner, at), entry in entries.items() if owner == place}
-        optimizer.load_state_dict(state)
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said, dug out of what the library wraps around it."""
+    if isinstance(error, CheckpointException) and error.failures:
+        failure = next(iter(error.failures.values()))
+        error = failure[0] if isinstance(failure, tuple) else failure
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the library's notices that one process saves alone."""
+    logger = logging.getLogger("torch.distributed.checkpoint")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+            yield
+    finally:
+        logger.setLevel(level)

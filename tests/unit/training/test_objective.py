@@ -3,8 +3,6 @@
 import pytest
 import torch
 
-from dynin.model.config import ModelConfig
-from dynin.model.transformer import Transformer, initialise
 from dynin.sequence.batch import stack
 from dynin.sequence.layout import Assembler
 from dynin.sequence.task import EMBEDDED_TASKS
@@ -15,16 +13,6 @@ from dynin.vocabulary import EMBEDDED
 TEXT, IMAGE, SPEECH = Modality.TEXT, Modality.IMAGE, Modality.SPEECH
 PLAIN = ObjectiveConfig(correction_prob=0.0)
 ASSEMBLER = Assembler(vocabulary=EMBEDDED, encode_text=lambda text: list(text.encode()))
-
-
-@pytest.fixture
-def model():
-    config = ModelConfig(
-        d_model=16, num_heads=2, num_kv_heads=2, num_layers=1, mlp_dim=24, num_rows=EMBEDDED.size, max_len=200
-    )
-    model = Transformer(config)
-    initialise(model, torch.Generator().manual_seed(0))
-    return model
 
 
 def rows():
@@ -43,7 +31,7 @@ def generator(seed=0):
 def naive(model, objective):
     """The mean of -log p over hidden positions, each over the ids its modality allows, filler weighed down."""
     batch = stack(rows(), pad_id=EMBEDDED["pad"])
-    xt, is_hidden, _ = objective._corrupt(batch, generator())
+    xt, is_hidden, *_ = objective._corrupt(batch, generator())
     logits = model(xt, batch.attend)
     total, weights = 0.0, 0.0
     kinds = {0: (IMAGE, []), 1: (TEXT, ["eos"]), 2: (SPEECH, ["eoa", "eos"])}
@@ -82,7 +70,7 @@ def test_conditions_and_padding_are_never_hidden_nor_replaced(model):
     objective = Objective(EMBEDDED, ObjectiveConfig(correction_prob=1.0, replace_prob=1.0))
     batch = stack(rows(), pad_id=EMBEDDED["pad"])
     for seed in range(10):
-        xt, is_hidden, is_visible = objective._corrupt(batch, generator(seed))
+        xt, is_hidden, is_visible, _ = objective._corrupt(batch, generator(seed))
         assert torch.equal(xt[~batch.is_target], batch.ids[~batch.is_target])
         assert not bool((is_hidden & is_visible).any())
         assert torch.equal(is_hidden | is_visible, batch.is_target)
@@ -93,7 +81,7 @@ def test_replaced_codes_stay_inside_their_modality_and_end_tokens_are_kept():
     batch = stack(rows(), pad_id=EMBEDDED["pad"])
     ends = torch.tensor([EMBEDDED["eos"], EMBEDDED["eoa"]])
     for seed in range(10):
-        xt, is_hidden, _ = objective._corrupt(batch, generator(seed))
+        xt, is_hidden, *_ = objective._corrupt(batch, generator(seed))
         seen = batch.is_target & ~is_hidden
         is_end = torch.isin(batch.ids, ends)
         assert torch.equal(xt[seen & is_end], batch.ids[seen & is_end])
@@ -114,7 +102,8 @@ def test_balance_one_lets_all_rows_weigh_alike(model):
     """Where everything is hidden, each row's weights sum to one, however many targets it has."""
     objective = Objective(EMBEDDED, ObjectiveConfig(correction_prob=0.0, filler_weight=1.0, balance=1.0))
     batch = stack(rows(), pad_id=EMBEDDED["pad"])
-    weights, _ = objective._weights(batch, batch.is_target, torch.zeros_like(batch.is_target))
+    nothing = torch.zeros_like(batch.is_target)
+    weights, _ = objective._weights(batch, batch.is_target, nothing, objective._filler(batch), torch.ones(3))
     assert torch.allclose(weights.sum(dim=1), torch.ones(3))
 
 
@@ -124,6 +113,7 @@ def test_rows_of_padding_add_nothing(model):
         torch.where(batch.is_target, EMBEDDED["mask"], batch.ids),
         batch.is_target,
         torch.zeros_like(batch.is_target),
+        torch.ones(len(batch.ids)),
     )
     plain = objective(model, stack(rows(), pad_id=EMBEDDED["pad"]), generator=generator())
     padded = objective(model, stack(rows(), pad_id=EMBEDDED["pad"], num_columns=80, num_rows=6), generator=generator())

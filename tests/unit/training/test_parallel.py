@@ -1,45 +1,137 @@
-"""Two real processes train as one does."""
+"""Real processes train as one does, and what any number of them saved, any number can load."""
 
+import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import pytest
 import torch
-from safetensors.torch import load_file
 
-from dynin.training import parallel
-from tests.unit.training.test_loop import run
+from dynin.training import optim, processes, resume, state
+from dynin.training.config import OptimizerConfig
+from tests.unit.training.test_loop import CHANGED, run, small_model
 
 ROOT = Path(__file__).parents[3]
-SCRIPT = """
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
+ADAMW = OptimizerConfig(learning_rate=5e-3, matrix_rate=0.0, warmup_steps=2)
+"""Muon rounds to bfloat16 on the way, and so carries differences in the last digit on."""
+TRAIN = """
 import sys
 from pathlib import Path
-from dynin.training import parallel
-from tests.unit.training.test_loop import run
-parallel.join()
-run(Path(sys.argv[1]), 5)
-parallel.leave()
+from dynin.training import processes
+from tests.unit.training.test_loop import CHANGED, run
+from tests.unit.training.test_parallel import ADAMW
+processes.join()
+run(Path(sys.argv[1]), int(sys.argv[2]), resuming=CHANGED, optimizer=ADAMW, log_every=1, reshard=sys.argv[3] == "True")
+processes.leave()
+"""
+LOAD = """
+import sys
+from pathlib import Path
+from dynin.training import loop, optim, parallel, processes, state
+from dynin.training.objective import LossModule, Objective, ObjectiveConfig
+from dynin.vocabulary import EMBEDDED
+from tests.unit.training.test_loop import small_model
+from tests.unit.training.test_parallel import ADAMW
+processes.join()
+model = small_model()
+for parameter in model.parameters():
+    parameter.data.fill_(-1.0)
+root = LossModule(model, Objective(EMBEDDED, ObjectiveConfig()))
+parallel.shard(root, model.blocks, is_frugal=True)
+optimizers, average = optim.build(model, ADAMW), optim.Average(model, 0.9)
+step = state.load(Path(sys.argv[1]), model, average, optimizers)
+whole = {name: parallel.whole(value) for name, value in state._parts(model, average, optimizers).items()}
+if processes.rank() == 0:
+    import torch
+    torch.save((step, whole), sys.argv[2])
+processes.leave()
 """
 
 
-def test_one_process_alone_takes_everything():
-    assert parallel.rank() == 0
-    assert parallel.share("abc") == [(0, "a"), (1, "b"), (2, "c")]
-    assert parallel.gather(3) == [3]
-
-
-def test_two_processes_take_the_steps_of_one_and_one_of_them_saves(tmp_path):
-    alone, _ = run(tmp_path / "alone", 5)
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+def torchrun(
+    folder: Path, script: str, count: int, *arguments: object, check: bool = True
+) -> subprocess.CompletedProcess:
+    path = folder / "script.py"
+    path.write_text(script)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), str(path)]
     done = subprocess.run(
-        [*command, str(tmp_path / "both")], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+        [*command, *map(str, arguments)], env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
-    together = load_file(tmp_path / "both" / "run" / "state" / "model.safetensors")
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+def losses(folder: Path) -> list[float]:
+    return [json.loads(line)["loss/t2i"] for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
+
+
+def test_one_process_alone_takes_everything():
+    assert processes.rank() == 0
+    assert processes.share("abc") == [(0, "a"), (1, "b"), (2, "c")]
+    assert processes.gather(3) == [3]
+
+
+@pytest.mark.parametrize("reshard", [False, True])
+def test_two_processes_lose_what_one_loses_over_twenty_steps(tmp_path, reshard):
+    alone, _ = run(tmp_path / "alone", 20, optimizer=ADAMW, log_every=1)
+    torchrun(tmp_path, TRAIN, 2, tmp_path / "both", 20, reshard)
+    assert losses(tmp_path / "both") == pytest.approx(losses(tmp_path / "alone"), rel=1e-5)
+    together = state.read_tensors(tmp_path / "both" / "run" / "state", "model")
     for name, value in alone.state_dict().items():
-        assert torch.allclose(value, together[name], atol=1e-4), name
-    assert len((tmp_path / "both" / "run" / "log.jsonl").read_text().splitlines()) == 1
+        assert torch.allclose(value, together[name], atol=1e-5), name
+
+
+def test_what_four_processes_saved_one_two_and_eight_can_load(tmp_path):
+    torchrun(tmp_path, TRAIN, 4, tmp_path, 5, True)
+    folder = tmp_path / "run" / "state"
+    kept = {name: value for part in ("model", "average", "optimizer") for name, value in _named(folder, part).items()}
+    for count in (1, 2, 8):
+        torchrun(tmp_path, LOAD, count, folder, tmp_path / "whole.pt")
+        step, whole = torch.load(tmp_path / "whole.pt", weights_only=True)
+        assert (step, whole.keys()) == (5, kept.keys())
+        for name, value in kept.items():
+            assert torch.equal(whole[name], value), (count, name)
+
+
+def _named(folder: Path, part: str) -> dict[str, torch.Tensor]:
+    return {f"{part}.{name}": value for name, value in state.read_tensors(folder, part).items()}
+
+
+def test_another_number_of_processes_is_told_and_refused(tmp_path):
+    torchrun(tmp_path, TRAIN, 2, tmp_path, 5, False)
+    script = TRAIN.replace("resuming=CHANGED, ", "")
+    done = torchrun(tmp_path, script, 1, tmp_path, 5, False, check=False)
+    assert "another number of processes (2, now 1)" in done.stderr
+    model, _ = run(tmp_path, 6, resuming=CHANGED, optimizer=ADAMW)
+    assert state.read_step(tmp_path / "run" / "state") == 6
+
+
+def test_when_one_process_dies_the_others_end_and_say_so(tmp_path):
+    script = TRAIN.replace("processes.join()", "processes.join()\nimport os\nprint(os.getpid(), flush=True)")
+    path = tmp_path / "script.py"
+    path.write_text(script)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(path)]
+    arguments = [str(tmp_path), "1000000", "False"]
+    with subprocess.Popen(
+        [*command, *arguments], env=ENVIRONMENT, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as both:
+        assert both.stdout is not None
+        workers = [int(both.stdout.readline()) for _ in range(2)]
+        while not (tmp_path / "run" / "state" / "LATEST").exists():
+            assert both.poll() is None
+            time.sleep(0.1)
+        killed = time.monotonic()
+        os.kill(workers[1], 9)
+        _, told = both.communicate(timeout=60)
+    assert time.monotonic() - killed < 60
+    assert both.returncode != 0
+    assert "Signal 9 (SIGKILL)" in told
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    model = small_model()
+    optimizers, average = optim.build(model, ADAMW), optim.Average(model, 0.9)
+    assert state.load(tmp_path / "run" / "state", model, average, optimizers) > 0
+    assert resume.EXACT.is_exact

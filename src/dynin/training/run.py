@@ -6,13 +6,13 @@ loop's arithmetic or how a checkpoint is laid out.
 
 import itertools
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from torch import Tensor
 
 from dynin import checkpoint
 from dynin.config import to_dict
@@ -33,19 +33,16 @@ from dynin.tokenizers.bundle import Tokenizers
 from dynin.tokenizers.small.image import SmallImageTokenizer
 from dynin.tokenizers.text import ByteLevelText
 from dynin.tokenizers.video import VideoTokenizer
-from dynin.training import loop, optim, state
+from dynin.training import adapters, loop, optim, parallel, preview, processes, resume, state
 from dynin.training.codec_speech import read_speech_codec
-from dynin.training.config import TrainConfig
-from dynin.training.loop import Figures
+from dynin.training.config import LoraConfig, TrainConfig
+from dynin.training.journal import Figures
 from dynin.training.objective import Objective
 from dynin.vocabulary import EMBEDDED
 
 CORPUS_EXAMPLES = 3000
 """Examples of each task whose text the text tokenizer learns its merges from."""
 _TOLD = ("steps", "million positions trained on, padding left out", "hours")
-COMPILERS = ("c++", "g++", "clang++", "cl")
-MOST_SHAPES = 64
-"""Shapes of batches that the blocks are compiled for."""
 TEXT_TASKS = ("t2t", "i2t", "v2t", "t2i", "i2i", "t2v", "i2v", "v2v", "v2i", "s2t")
 
 
@@ -86,14 +83,32 @@ def tokenizers_of(config: TrainConfig) -> Tokenizers:
 
 
 def run(
-    config: TrainConfig, *, device: torch.device, report: Callable[[Figures], None]
+    config: TrainConfig,
+    *,
+    device: torch.device,
+    report: Callable[[Figures], None],
+    resuming: resume.Policy = resume.EXACT,
 ) -> tuple[Transformer, optim.Average]:
     """Train or resume; returns the network and its averaged weights.
 
     Raises:
-        CheckpointError: If `init` names no model that fits.
+        CheckpointError: If `init` names no model that fits, or the saved state cannot be resumed.
+        ConfigError: If settings contradict each other or the model.
     """
     tokenizers = tokenizers_of(config)
+    model = network_of(config, device)
+    hooks = loop.Hooks(report=report, preview=partial(_preview, config, tokenizers) if config.preview_every else None)
+    objective = Objective(EMBEDDED, config.objective)
+    average = loop.train(model, objective, source_of(config, tokenizers), config, hooks, resuming=resuming)
+    return model, average
+
+
+def source_of(config: TrainConfig, tokenizers: Tokenizers) -> Mixture:
+    """The rows that a run learns from.
+
+    Raises:
+        CheckpointError: If the shard of speech was made by another tokenizer.
+    """
     utterances = Utterances.read(Path(config.speech_shard)) if config.speech_shard else None
     made_by = tokenizers.fingerprints()["speech"]
     if utterances is not None and utterances.fingerprint not in ("", made_by):
@@ -101,7 +116,7 @@ def run(
             f"the codes in {config.speech_shard} were made by another speech tokenizer than this run's; make the shard "
             "anew with `dynin data speech --codec`"
         )
-    mixture = Mixture(
+    return Mixture(
         world=EmojiWorld(config.seed, counting_share=config.counting_share),
         early_world=EmojiWorld(config.seed, max_things=1),
         maker=RowMaker(
@@ -117,39 +132,30 @@ def run(
         seed=config.seed,
         utterances=utterances,
     )
-    model = Transformer(EMBEDDED_MODEL).to(device)
-    initialise(model, torch.Generator(device=device).manual_seed(config.seed))
-    if config.init:
-        _start_from(model, config.init)
-    if config.compile:
-        compile_blocks(model)
-    average = loop.train(model, Objective(EMBEDDED, config.objective), mixture, config, report=report)
-    return model, average
 
 
-def compile_blocks(model: Transformer) -> None:
-    """Compile the blocks in place, once for each shape of a batch; names of weights stay as they are.
+def network_of(config: TrainConfig, device: torch.device) -> Transformer:
+    """The network at its first step: new or from a model, with adapters where they are asked for.
 
     Raises:
-        ConfigError: If no C++ compiler is there.
+        CheckpointError: If the model that the run starts from is of another vocabulary.
     """
-    if not any(shutil.which(name) for name in COMPILERS):
-        raise ConfigError(
-            f"setting 'compile' is true, but none of the compilers {', '.join(COMPILERS)} was found; install one, or "
-            "give --set compile=false"
-        )
-    torch._dynamo.config.recompile_limit = MOST_SHAPES
-    for block in model.blocks:
-        block.compile(dynamic=False)
-
-
-def _start_from(model: Transformer, init: str) -> None:
-    """The weights of a model folder, bfloat16 ones too; the optimizer, its warm-up and the average begin anew."""
-    start = load(init)
+    if not config.init:
+        try:
+            sizes = replace(EMBEDDED_MODEL, **config.network)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"setting 'network' is {dict(config.network)}: {error}") from error
+        model = Transformer(sizes).to(device)
+        initialise(model, torch.Generator(device=device).manual_seed(config.seed))
+        return model
+    start = load(config.init, device=device, weights=config.weights)
     start.vocabulary.require_equal(EMBEDDED)
-    if start.model.config != model.config:
-        raise CheckpointError(f"{init} has the sizes {start.model.config}; a run needs {model.config}")
-    model.load_state_dict(start.model.state_dict())
+    model = start.model.train()
+    if config.lora.rank:
+        adapters.add(model, config.lora, seed=config.seed)
+    else:
+        model.requires_grad_(True)
+    return model
 
 
 def export(config: TrainConfig, folder: Path, provenance: Mapping[str, object]) -> None:
@@ -163,8 +169,9 @@ def export(config: TrainConfig, folder: Path, provenance: Mapping[str, object]) 
         CheckpointError: If the run has saved no state yet, or a tokenizer is missing.
     """
     kept = config.output / config.name / "state"
-    model = Transformer(EMBEDDED_MODEL)
-    load_weights(model, kept / "average.safetensors")
+    learned = state.read_tensors(kept, "average")
+    model = network_of(replace(config, lora=LoraConfig(), weights=""), torch.device("cpu"))
+    _put(model, learned, config)
     notes = state.read_notes(kept)
     facts = {
         **provenance,
@@ -179,19 +186,35 @@ def export(config: TrainConfig, folder: Path, provenance: Mapping[str, object]) 
     save(folder, Dynin.assemble(model, tokenizers_of(config), EMBEDDED), provenance=facts)
 
 
+def _put(model: Transformer, learned: Mapping[str, Tensor], config: TrainConfig) -> None:
+    """What a run learned into a network that has its start."""
+    weights = model.state_dict()
+    values = adapters.merged(weights, learned, config.lora) if config.lora.rank else {**weights, **learned}
+    try:
+        model.load_state_dict({name: value.float() for name, value in values.items()})
+    except RuntimeError as error:
+        raise CheckpointError(f"the state is of another network than {config.init or 'these settings'}") from error
+
+
 def _started_from(init: str) -> dict[str, object]:
     """What is told of the model that a run started from, if it did; that model may be about to be replaced."""
     if not init:
         return {}
     known = checkpoint.load(checkpoint.resolve(init) / "backbone").provenance
     told = [f"{value} {name}" for name, value in known.items() if name in _TOLD]
-    return {"started from": f"a model of {', '.join(told) or 'unknown training'}"}
+    earlier = f", itself started from {known['started from']}" if "started from" in known else ""
+    return {"started from": f"a model of {', '.join(told) or 'unknown training'}{earlier}"}
 
 
-def load_weights(model: Transformer, path: Path) -> None:
-    """The averaged weights that a run saved."""
-    try:
-        tensors = load_file(path)
-        model.load_state_dict({name: value.float() for name, value in tensors.items()})
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"cannot read the weights {path}: {str(error).splitlines()[0]}") from error
+def _preview(
+    config: TrainConfig, tokenizers: Tokenizers, step: int, model: Transformer, average: optim.Average
+) -> None:
+    """Put the averaged weights into a network of their own and let it draw, tell and speak."""
+    learned = {name: parallel.whole(value).cpu() for name, value in average.tensors.items()}
+    if processes.rank() != 0:
+        return
+    own = network_of(replace(config, lora=LoraConfig(), weights=""), torch.device("cpu"))
+    _put(own, learned, config)
+    preview.make(
+        Dynin.assemble(own, tokenizers, EMBEDDED), config.tasks, config.output / config.name / "previews", step
+    )

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from dynin.errors import CheckpointError, ConfigError
 from dynin.model.config import EMBEDDED as EMBEDDED_MODEL
@@ -19,7 +18,8 @@ from dynin.model.transformer import Transformer, initialise
 from dynin.pipeline.dynin import Dynin
 from dynin.pipeline.folder import load, save
 from dynin.testing import tiny
-from dynin.training import embedded
+from dynin.training import parallel, state
+from dynin.training import run as runs
 from dynin.training.config import TrainConfig
 from dynin.vocabulary import EMBEDDED
 
@@ -42,11 +42,11 @@ def settings(start, output) -> TrainConfig:
 
 def test_a_run_starts_from_a_model_folder_and_exports_one_with_its_tokenizers(start, tmp_path):
     config = settings(start, tmp_path)
-    model, average = embedded.run(config, device=torch.device("cpu"), report=lambda figures: None)
+    model, average = runs.run(config, device=torch.device("cpu"), report=lambda figures: None)
     before = load(start)
     moved = [(value - before.model.state_dict()[name]).abs().max() for name, value in model.state_dict().items()]
     assert 0 < max(moved) < 0.1
-    embedded.export(config, tmp_path / "model", {"data": "test"})
+    runs.export(config, tmp_path / "model", {"data": "test"})
     after = load(tmp_path / "model")
     told = json.loads((tmp_path / "model" / "backbone" / "config.json").read_text())["provenance"]
     assert (told["data"], told["steps"], told["settings"]["rows_per_step"]) == ("test", 2, 2)
@@ -57,34 +57,35 @@ def test_a_run_starts_from_a_model_folder_and_exports_one_with_its_tokenizers(st
 
 def test_a_start_that_is_no_model_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="none"):
-        embedded.run(settings(tmp_path / "none", tmp_path), device=torch.device("cpu"), report=lambda figures: None)
+        runs.run(settings(tmp_path / "none", tmp_path), device=torch.device("cpu"), report=lambda figures: None)
 
 
 def test_exporting_a_run_that_saved_nothing_says_so(start, tmp_path):
-    with pytest.raises(CheckpointError, match="cannot read the weights"):
-        embedded.export(settings(start, tmp_path), tmp_path / "model", {})
+    with pytest.raises(CheckpointError, match="no step was saved yet"):
+        runs.export(settings(start, tmp_path), tmp_path / "model", {})
 
 
-@pytest.mark.skipif(not any(map(shutil.which, embedded.COMPILERS)), reason="needs a C++ compiler")
+@pytest.mark.skipif(not any(map(shutil.which, parallel.COMPILERS)), reason="needs a C++ compiler")
 def test_compiled_blocks_learn_the_same_and_keep_their_names(start, tmp_path):
     """A process of its own, without the test run's checks of shapes, which would be compiled too."""
-    plain, _ = embedded.run(settings(start, tmp_path / "a"), device=torch.device("cpu"), report=lambda figures: None)
+    plain, _ = runs.run(settings(start, tmp_path / "a"), device=torch.device("cpu"), report=lambda figures: None)
     script = """
 import sys
 from dataclasses import replace
 from pathlib import Path
 import torch
-from dynin.training import embedded
-from tests.unit.training.test_embedded import settings
+from dynin.training import parallel, state
+from dynin.training import run as runs
+from tests.unit.training.test_run import settings
 config = replace(settings(sys.argv[1], Path(sys.argv[2])), compile=True)
-embedded.run(config, device=torch.device("cpu"), report=lambda figures: None)
+runs.run(config, device=torch.device("cpu"), report=lambda figures: None)
 """
     root = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
     command = [sys.executable, "-c", script, str(start), str(tmp_path / "b")]
     done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    compiled = load_file(tmp_path / "b" / "run" / "state" / "model.safetensors")
+    compiled = state.read_tensors(tmp_path / "b" / "run" / "state", "model")
     assert compiled.keys() == plain.state_dict().keys()
     for name, value in plain.state_dict().items():
         assert torch.allclose(value, compiled[name], atol=1e-3), name
@@ -98,11 +99,11 @@ def test_a_shard_of_another_tokenizer_is_refused(start, tmp_path):
     )  # fmt: skip
     config = replace(settings(start, tmp_path), speech_shard=str(shard))
     with pytest.raises(CheckpointError, match="another speech tokenizer"):
-        embedded.run(config, device=torch.device("cpu"), report=lambda figures: None)
+        runs.run(config, device=torch.device("cpu"), report=lambda figures: None)
 
 
 def test_without_a_compiler_compiling_is_refused(start, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     config = replace(settings(start, tmp_path), compile=True)
     with pytest.raises(ConfigError, match="compile=false"):
-        embedded.run(config, device=torch.device("cpu"), report=lambda figures: None)
+        runs.run(config, device=torch.device("cpu"), report=lambda figures: None)

@@ -1,0 +1,81 @@
+"""Low-rank adapters (LoRA) by the package `peft`: put beside a network's matrices, and added into them at the end.
+
+Enters: a network and settings. Leaves: the same network with adapters that alone learn; or plain weights again. Does
+not know losses or files. The only file that knows `peft`.
+
+Source:
+    Hu et al., arXiv:2106.09685.
+"""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dynin.errors import ConfigError
+from dynin.model.transformer import Transformer
+from dynin.training.config import LoraConfig
+
+_A, _B = ".lora_A.default.weight", ".lora_B.default.weight"
+
+
+def add(model: Transformer, config: LoraConfig, *, seed: int) -> None:
+    """Freeze the network and put an adapter beside each target; in float32, whatever the network holds.
+
+    Raises:
+        ConfigError: If the package is missing, or a target is not there.
+    """
+    peft = _peft()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    matrices = {name.rpartition(".")[2] for name, part in model.blocks.named_modules() if isinstance(part, nn.Linear)}
+    unknown = sorted(set(config.targets) - matrices)
+    if unknown or not config.targets:
+        raise ConfigError(f"setting 'lora.targets' names {unknown or 'nothing'}; known: {', '.join(sorted(matrices))}")
+    settings = peft.LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        target_modules=rf"blocks\..*\.({'|'.join(config.targets)})",
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="TorchaoLoraLinear")  # it cannot merge by itself; `merged` does
+        peft.inject_adapter_in_model(settings, model)
+    device = next(model.parameters()).device
+    generator = torch.Generator(device=device).manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            parameter.data = parameter.data.float()
+            parameter.requires_grad_(True)
+        if name.endswith(_A):  # peft's own values, from a generator of ours; the other factor starts at zero
+            bound = parameter.shape[1] ** -0.5
+            parameter.data.uniform_(-bound, bound, generator=generator)
+
+
+@torch.no_grad()
+def merged(weights: Mapping[str, Tensor], learned: Mapping[str, Tensor], config: LoraConfig) -> dict[str, Tensor]:
+    """Plain weights with the adapters added in, in float32.
+
+    Args:
+        weights: Of the network without adapters.
+        learned: Of the adapters, by the names they have beside it.
+    """
+    result = dict(weights)
+    for name, first in learned.items():
+        if name.endswith(_A):
+            owner = name.removesuffix(_A)
+            product = learned[owner + _B].float() @ first.float()
+            base = weights[owner + ".weight"]
+            result[owner + ".weight"] = (base.float() + config.alpha / config.rank * product).to(base.dtype)
+    return result
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise ConfigError(
+            "setting 'lora.rank' needs the package peft, which is missing; run: pip install 'dynin[train]'"
+        ) from error
+    return peft
