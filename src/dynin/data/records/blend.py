@@ -6,7 +6,7 @@ an epoch every row of a source is drawn once. Does not know networks, losses or 
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -66,24 +66,39 @@ class Blend:
         Raises:
             DataError: If a source fails, or all rows of the step are faulty and left out.
         """
-        counts = _counts(self.seed, self.shares, self.rows_per_step, step // STEPS_TOGETHER)[step % STEPS_TOGETHER]
-        starts = drawn_before(self.seed, self.shares, self.rows_per_step, step)
         rows: list[Sequence] = []
-        for name, start, count in zip(self.names, starts.tolist(), counts.tolist(), strict=True):
-            if not count:
-                continue
+        for name, start, count in self._shares_of(step):
             if name == WORLD and self.world is not None:
                 rows += replace(self.world, rows_per_step=count).rows(step)
-            else:
-                rows += self._rows_of(name, self.sources[name].take(start, start + count), step)
+                continue
+            generator = np.random.default_rng((self.seed, step, zlib.crc32(name.encode())))
+            for examples, is_understanding in self._sorted(self.sources[name].take(start, start + count)):
+                rows += self.maker.rows(examples, generator, drop_prob=0.0 if is_understanding else self.drop_prob)
         if not rows:
             raise DataError(f"all {self.rows_per_step} rows of step {step} are faulty; run `dynin data check`")
         return rows
 
-    def _rows_of(self, name: str, examples: list[Example], step: int) -> list[Sequence]:
-        """Rows of one source: first those that make more than text, which may lose their condition."""
-        generator = np.random.default_rng((self.seed, step, zlib.crc32(name.encode())))
-        rows: list[Sequence] = []
+    def origins(self, step: int) -> list[str]:
+        """Where each row of a step came from, in the order of `rows`: file and line of one's own, for messages."""
+        origins: list[str] = []
+        for name, start, count in self._shares_of(step):
+            if name == WORLD:
+                origins += [WORLD] * count
+            else:
+                for examples, _ in self._sorted(self.sources[name].take(start, start + count)):
+                    origins += [str(example.truth) for example in examples]
+        return origins
+
+    def _shares_of(self, step: int) -> Iterator[tuple[str, int, int]]:
+        """The sources of a step, each with its first draw and how many there are."""
+        counts = _counts(self.seed, self.shares, self.rows_per_step, step // STEPS_TOGETHER)[step % STEPS_TOGETHER]
+        starts = drawn_before(self.seed, self.shares, self.rows_per_step, step)
+        for name, start, count in zip(self.names, starts.tolist(), counts.tolist(), strict=True):
+            if count:
+                yield name, start, count
+
+    def _sorted(self, examples: list[Example]) -> Iterator[tuple[list[Example], bool]]:
+        """Those that make more than text, which may lose their condition, then those that make text alone."""
         for is_understanding in (False, True):
             chosen = [
                 example
@@ -91,8 +106,7 @@ class Blend:
                 if (self.maker.tasks[example.task].targets == (Modality.TEXT,)) == is_understanding
             ]
             if chosen:
-                rows += self.maker.rows(chosen, generator, drop_prob=0.0 if is_understanding else self.drop_prob)
-        return rows
+                yield chosen, is_understanding
 
 
 def drawn_before(seed: int, shares: tuple[float, ...], rows_per_step: int, step: int) -> Int64[np.ndarray, " K"]:

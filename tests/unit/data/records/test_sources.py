@@ -3,7 +3,9 @@
 import itertools
 import json
 import logging
+import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,12 +164,15 @@ def test_an_unknown_way_is_refused():
 # ---- several sources -------------------------------------------------------------------------------------------------
 
 
+def blend_world(encoder) -> Mixture:
+    return Mixture(
+        world=EmojiWorld(0), early_world=EmojiWorld(0), maker=encoder.maker(whole_prob=0.5), weights={"t2i": 1.0},
+        rows_per_step=9, curriculum_steps=0, drop_prob=0.1, seed=0,
+    )  # fmt: skip
+
+
 def blend(encoder, weights: dict[str, float], *, world: bool = False, rows_per_step: int = 6) -> Blend:
     maker = encoder.maker(whole_prob=0.5)
-    mixture = Mixture(
-        world=EmojiWorld(0), early_world=EmojiWorld(0), maker=maker, weights={"t2i": 1.0}, rows_per_step=9,
-        curriculum_steps=0, drop_prob=0.1, seed=0,
-    )  # fmt: skip
     return Blend(
         sources={"a": Shuffled(examples=Words(10), seed=1), "b": Shuffled(examples=Words(7, "t2i"), seed=2)},
         weights=weights,
@@ -175,7 +180,7 @@ def blend(encoder, weights: dict[str, float], *, world: bool = False, rows_per_s
         rows_per_step=rows_per_step,
         drop_prob=0.5,
         seed=0,
-        world=mixture if world else None,
+        world=blend_world(encoder) if world else None,
     )
 
 
@@ -191,6 +196,22 @@ def test_equal_steps_give_equal_rows_in_any_order_of_asking(encoder):
             assert mine.task.name == theirs.task.name
             assert torch.equal(mine.ids, theirs.ids)
             assert torch.equal(mine.is_target, theirs.is_target)
+
+
+def test_each_row_of_a_step_is_known_by_file_and_line(encoder, tmp_path):
+    words = blend(encoder, {"a": 1.0})
+    path = write(tmp_path, 9)
+    own = open_source(SourceConfig(path=str(path)), encoder, seed=0)
+    whole = replace(words, sources={"own": own}, weights={"own": 1.0, WORLD: 1.0}, world=blend_world(encoder))
+    rows, origins = whole.rows(3), whole.origins(3)
+    assert len(rows) == len(origins)
+    for row, origin in zip(rows, origins, strict=True):
+        if origin == WORLD:
+            assert row.task.name == "t2i"
+        else:
+            number = int(re.fullmatch(rf"{re.escape(str(path))}, line (\d+)", origin).group(1)) - 1
+            span = row.span(TEXT, is_target=False)
+            assert f"number {number} " in encoder.tokenizers.text.decode(row.ids[span.slice()].tolist())
 
 
 def test_every_row_of_a_source_comes_once_in_an_epoch_whatever_the_steps(encoder):
