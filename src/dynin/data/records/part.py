@@ -154,7 +154,8 @@ def example(path: Path, row: int) -> Example:
                 held[Modality(name)] = codes[at : at + value]
                 at += value
     source, unit, key = values["place"]
-    return Example(task=values["task"], **sides, truth=Place(source=source, unit=unit, key=key))
+    place = Place(source=source, unit=unit, key=key)
+    return Example(task=values["task"], condition=sides["condition"], target=sides["target"], truth=place)
 
 
 def _slice(file: Any, name: str, ends: str, row: int) -> np.ndarray:
