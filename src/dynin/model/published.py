@@ -167,7 +167,7 @@ def load_network(
     return model.eval().requires_grad_(False)
 
 
-PIECE = 1 << 22
+PIECE = 1 << 20
 """Numbers of a weight that are looked at together."""
 
 
