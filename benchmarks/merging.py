@@ -11,6 +11,7 @@ mean: those of the base are zeros, those of the other model drawn.
 
 import argparse
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def run(base: Path, other: Path, place: Path | None, method: str, shard_bytes: i
     """One merge in a process of its own; without a place, the process alone."""
     density = "0.3" if method in SPARSE else "1"
     arguments = [str(base), str(other), str(place or ""), method, density, str(shard_bytes)]
-    started = time.monotonic()
+    started, used = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     with subprocess.Popen([sys.executable, "-c", MERGE, *arguments]) as child:
         own = whole = 0
         while child.poll() is None:
@@ -56,9 +57,11 @@ def run(base: Path, other: Path, place: Path | None, method: str, shard_bytes: i
             time.sleep(0.02)
     if child.returncode:
         raise SystemExit(f"{method}: the merge failed with status {child.returncode}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     row = {
         "method": method if place else "none",
         "wall_s": round(time.monotonic() - started, 1),
+        "processor_s": round(after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime, 1),
         "own_peak_mb": own // 1024,
         "mapped_peak_mb": whole // 1024,
     }

@@ -35,8 +35,8 @@ from dynin.pipeline.published import VIDEO_KEY
 from dynin.repository import INDEX, SUMS, read_json
 
 REPORT = "merge.json"
-CHUNK_NUMBERS = 2**20
-"""Numbers of a tensor that are computed at a time: 4 MiB in float32."""
+CHUNK_NUMBERS = 2**18
+"""Numbers of a tensor that are computed at a time: 1 MiB in float32."""
 _NOT_TAKEN = (published.CONFIG, INDEX, SUMS, REPORT)
 Progress = Callable[[int, int], None]
 """Called with how many tensors are done, and how many there are."""
