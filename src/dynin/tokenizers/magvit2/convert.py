@@ -19,7 +19,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from dynin.checkpoint import require_fit
 from dynin.errors import CheckpointError
@@ -30,6 +29,8 @@ from dynin.tokenizers.magvit2.tokenizer import PUBLISHED, Magvit2Tokenizer
 
 WEIGHTS_NAMES = ("pytorch_model.safetensors", "model.safetensors", "diffusion_pytorch_model.safetensors")
 _TABLES = "quantize."
+CONVOLUTION = 4
+"""Dimensions of a convolution's weights."""
 
 
 def expected_shapes(config: Magvit2Config = PUBLISHED) -> dict[str, tuple[int, ...]]:
@@ -55,6 +56,12 @@ def from_published(tensors: Mapping[str, Tensor], config: Magvit2Config = PUBLIS
                 "other signs; use the weights of the published image tokenizer"
             )
     return {**tensors, **tables}
+
+
+def _laid_out(value: Tensor, dtype: torch.dtype, *, channels_last: bool) -> Tensor:
+    """A copy in the dtype, and as convolutions prefer it; tables of whole numbers as they are."""
+    order = torch.channels_last if channels_last and value.ndim == CONVOLUTION else torch.preserve_format
+    return value.to(dtype=dtype if value.is_floating_point() else None, copy=True, memory_format=order)
 
 
 def to_published(tensors: Mapping[str, Tensor], config: Magvit2Config = PUBLISHED) -> dict[str, Tensor]:
@@ -85,8 +92,7 @@ def load(folder: Path, *, dtype: torch.dtype = torch.float32, channels_last: boo
         raise CheckpointError(f"{folder}: {error}") from error
     with torch.device("meta"):
         tokenizer = Magvit2Tokenizer()
+    # Copied: what conversion leaves as it lies in the file would keep the whole file mapped beside the copies.
+    tensors = {name: _laid_out(value, dtype, channels_last=channels_last) for name, value in tensors.items()}
     tokenizer.load_state_dict(tensors, assign=True)
-    tokenizer.to(dtype=dtype)
-    if channels_last:
-        convert_conv2d_weight_memory_format(tokenizer, torch.channels_last)
     return tokenizer.eval().requires_grad_(False)
