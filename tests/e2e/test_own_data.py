@@ -149,10 +149,12 @@ class Counting:
         counts.append(len(rows))
         return rows
 
+    fingerprint = blend.fingerprint
+
 config = TrainConfig(
     name="run", steps=4, tasks={"t2t": 1.0}, tokens_per_batch=8192, output=Path(output), log_every=4, save_every=9
 )
-loop.train(model, Objective(encoder.vocabulary, ObjectiveConfig()), Counting(), config, report=log.append)
+loop.train(model, Objective(encoder.vocabulary, ObjectiveConfig()), Counting(), config, loop.Hooks(report=log.append))
 print(json.dumps([counts, sorted(name for name in log[-1] if name.startswith("loss/"))]))
 """
 

@@ -4,6 +4,7 @@ Enters: a step. Leaves: its rows. Equal steps give equal rows, so that a resumed
 an epoch every row of a source is drawn once. Does not know networks, losses or files.
 """
 
+import hashlib
 import math
 import zlib
 from collections.abc import Iterator, Mapping
@@ -78,16 +79,13 @@ class Blend:
             raise DataError(f"all {self.rows_per_step} rows of step {step} are faulty; run `dynin data check`")
         return rows
 
-    def origins(self, step: int) -> list[str]:
-        """Where each row of a step came from, in the order of `rows`: file and line of one's own, for messages."""
-        origins: list[str] = []
-        for name, start, count in self._shares_of(step):
-            if name == WORLD:
-                origins += [WORLD] * count
-            else:
-                for examples, _ in self._sorted(self.sources[name].take(start, start + count)):
-                    origins += [str(example.truth) for example in examples]
-        return origins
+    def fingerprint(self) -> str:
+        """A hash of what is drawn from and how; equal ones give equal rows for equal steps."""
+        digest = hashlib.sha256(f"blend {self.seed} {self.rows_per_step} {self.drop_prob}".encode())
+        for name, share in zip(self.names, self.shares, strict=True):
+            source = self.world if name == WORLD and self.world is not None else self.sources[name]
+            digest.update(f"{name} {share} {source.fingerprint()}".encode())
+        return digest.hexdigest()
 
     def _shares_of(self, step: int) -> Iterator[tuple[str, int, int]]:
         """The sources of a step, each with its first draw and how many there are."""

@@ -7,6 +7,7 @@ their codes were made, only what they depend on.
     parts/       safetensors files, named by the content they were made of
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -133,3 +134,7 @@ class TokenCache:
         at = int(np.searchsorted(self.ends, position, side="right"))
         row = position - (int(self.ends[at - 1]) if at else 0)
         return part.example(self.folder / PARTS / self.manifest.parts[at], row)
+
+    def fingerprint(self) -> str:
+        """A hash of the rows, whose parts are named by their content."""
+        return hashlib.sha256(json.dumps([list(self.manifest.parts), list(self.manifest.rows)]).encode()).hexdigest()

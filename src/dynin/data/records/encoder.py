@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dynin.data.example import Example
 from dynin.data.records.draft import Draft
-from dynin.data.records.fault import WHOLE, Finding
+from dynin.data.records.fault import WHOLE, Finding, Place
 from dynin.data.rows import RowMaker
 from dynin.media import audio, image, video
 from dynin.media.audio import require_sound, resample
@@ -88,13 +88,14 @@ class RowEncoder:
 
     # ---- rows -------------------------------------------------------------------------------------------------------
 
-    def example(self, draft: Draft, given: Codes, made: Codes, truth: object = None) -> Example:
-        """A draft with the codes of its media in place of paths."""
+    def example(self, draft: Draft, given: Codes, made: Codes, place: Place | None = None) -> Example:
+        """A draft with the codes of its media in place of paths; messages call it by its place."""
         return Example(
             task=draft.task.name,
             condition={key: given.get(key, part.value) for key, part in draft.condition.items()},
             target={key: made.get(key, part.value) for key, part in draft.target.items()},
-            truth=truth,
+            truth=place,
+            name="" if place is None else str(place),
         )
 
     def maker(self, whole_prob: float = 1.0) -> RowMaker:

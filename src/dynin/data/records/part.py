@@ -155,7 +155,9 @@ def example(path: Path, row: int) -> Example:
                 at += value
     source, unit, key = values["place"]
     place = Place(source=source, unit=unit, key=key)
-    return Example(task=values["task"], condition=sides["condition"], target=sides["target"], truth=place)
+    return Example(
+        task=values["task"], condition=sides["condition"], target=sides["target"], truth=place, name=str(place)
+    )
 
 
 def _slice(file: Any, name: str, ends: str, row: int) -> np.ndarray:

@@ -97,6 +97,22 @@ class MediaEncoder:
         length = self.encoder.measure(found, example)
         return [record.named(length)] if isinstance(length, Finding) else (example, length)
 
+    def told(self, record: Record, found: Draft | list[Finding]) -> list[object]:
+        """All that the codes and the faults of a row follow from; not how the source was named."""
+        if isinstance(found, list):
+            return [record.place.key, [[finding.field, finding.message] for finding in found]]
+        told: list[object] = [record.place.key, found.task.name]
+        for parts, is_target in ((found.condition, False), (found.target, True)):
+            for modality, one in parts.items():
+                told.append([str(modality), one.field, *self._content(record, found, one, is_target)])
+        return told
+
+    def _content(self, record: Record, found: Draft, one: Part, is_target: bool) -> list[object]:
+        if one.modality == Modality.TEXT:
+            return [one.value]
+        size_px = self.encoder.size_px(found.task, one.modality, is_target=is_target)
+        return [self.digest(record.medium(one.value)), size_px]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class PartMaker:
@@ -114,7 +130,7 @@ class PartMaker:
         made_by = encoder.made_by(used)
         digest = hashlib.sha256(json.dumps([part.FORMAT, made_by, encoder.max_len]).encode())
         for record, found in zip(records, drafts, strict=True):
-            digest.update(json.dumps(self._told(record, found), ensure_ascii=True).encode())
+            digest.update(json.dumps(self.media.told(record, found), ensure_ascii=True).encode())
         name = f"part-{digest.hexdigest()[:32]}.safetensors"
         if (self.folder / name).is_file():
             try:
@@ -149,23 +165,6 @@ class PartMaker:
         )
         part.write(self.folder, report, examples, places)
         return report
-
-    def _told(self, record: Record, found: Draft | list[Finding]) -> list[object]:
-        """All that the codes and the faults of a row follow from; not how the source was named."""
-        place = record.place.key
-        if isinstance(found, list):
-            return [place, [[finding.field, finding.message] for finding in found]]
-        told: list[object] = [place, found.task.name]
-        for parts, is_target in ((found.condition, False), (found.target, True)):
-            for modality, one in parts.items():
-                told.append([str(modality), one.field, *self._content(record, found, one, is_target)])
-        return told
-
-    def _content(self, record: Record, found: Draft, one: Part, is_target: bool) -> list[object]:
-        if one.modality == Modality.TEXT:
-            return [one.value]
-        size_px = self.media.encoder.size_px(found.task, one.modality, is_target=is_target)
-        return [self.media.digest(record.medium(one.value)), size_px]
 
 
 def pretokenize(

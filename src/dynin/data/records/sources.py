@@ -8,6 +8,8 @@ steps, weights or rows of ids.
     a stream           blocks of rows as they come, shuffled within each block; a faulty row leaves its draw empty
 """
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,6 +71,10 @@ class IndexedExamples(Protocol):
         """The example at a position."""
         ...
 
+    def fingerprint(self) -> str:
+        """Tells these examples from others."""
+        ...
+
 
 @runtime_checkable
 class ExampleSource(Protocol):
@@ -81,6 +87,10 @@ class ExampleSource(Protocol):
 
     def take(self, start: int, stop: int) -> list[Example]:
         """The examples of the draws from `start` to before `stop`; fewer where faulty rows are left out."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Tells these draws from others."""
         ...
 
 
@@ -105,6 +115,10 @@ class Shuffled:
         """The examples of these draws."""
         count = len(self.examples)
         return [self.examples.example(order.position(draw, count, self.seed)) for draw in range(start, stop)]
+
+    def fingerprint(self) -> str:
+        """Of the examples and the seed."""
+        return f"{self.examples.fingerprint()} {self.seed}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -131,6 +145,15 @@ class FileExamples:
         if isinstance(made, list):
             raise DataError(f"{made[0].at(record.place)} (it was good when the run began)")
         return made
+
+    def fingerprint(self) -> str:
+        """A hash of every good row and of the content of its files, which are read for it."""
+        digest = hashlib.sha256()
+        for position in self.good:
+            record = self.reader.record(position)
+            told = self.media.told(record, drafted(record, self.media.encoder, Names()))
+            digest.update(json.dumps(told).encode())
+        return digest.hexdigest()
 
 
 class StreamExamples:
@@ -167,6 +190,10 @@ class StreamExamples:
             else:
                 log.warning("left out: %s", made[0].at(record.place))
         return examples
+
+    def fingerprint(self) -> str:
+        """Of the stream's name alone: what it holds is not known before it is read."""
+        return f"{self.name} {self._seed} {self._on_bad}"
 
     def _record(self, draw: int) -> Record:
         epoch, inside = (0, draw) if self._length is None else divmod(draw, self._length)

@@ -50,7 +50,8 @@ def test_a_cache_holds_the_good_rows_with_the_codes_of_their_files(source, encod
     assert len(cache) == len(direct) == COUNT - FAULTS
     for position in range(len(cache)):
         one, other = cache.example(position), direct.example(position)
-        assert (one.task, str(one.truth)) == (other.task, str(other.truth))
+        assert (one.task, one.truth, one.name) == (other.task, other.truth, other.name)
+        assert one.name == str(one.truth)
         assert one.truth.key not in source.faults
         for side in ("condition", "target"):
             ours, theirs = getattr(one, side), getattr(other, side)

@@ -40,6 +40,9 @@ class Words:
     def __len__(self) -> int:
         return self.count
 
+    def fingerprint(self) -> str:
+        return f"{self.task} {self.count}"
+
     def example(self, position: int) -> Example:
         if self.task == "t2i":
             return Example(task="t2i", condition={TEXT: str(position)}, target={IMAGE: torch.full((16,), position)})
@@ -203,13 +206,11 @@ def test_each_row_of_a_step_is_known_by_file_and_line(encoder, tmp_path):
     path = write(tmp_path, 9)
     own = open_source(SourceConfig(path=str(path)), encoder, seed=0)
     whole = replace(words, sources={"own": own}, weights={"own": 1.0, WORLD: 1.0}, world=blend_world(encoder))
-    rows, origins = whole.rows(3), whole.origins(3)
-    assert len(rows) == len(origins)
-    for row, origin in zip(rows, origins, strict=True):
-        if origin == WORLD:
-            assert row.task.name == "t2i"
-        else:
-            number = int(re.fullmatch(rf"{re.escape(str(path))}, line (\d+)", origin).group(1)) - 1
+    rows = whole.rows(3)
+    assert {row.task.name for row in rows} == {"t2i", "t2t"}
+    for row in rows:
+        if row.task.name == "t2t":
+            number = int(re.fullmatch(rf"{re.escape(str(path))}, line (\d+)", row.name).group(1)) - 1
             span = row.span(TEXT, is_target=False)
             assert f"number {number} " in encoder.tokenizers.text.decode(row.ids[span.slice()].tolist())
 
@@ -237,6 +238,25 @@ def test_what_is_drawn_before_a_step_adds_up_and_follows_the_weights(weights, ro
     for one, later in itertools.pairwise(before):
         assert bool((later >= one).all())
     assert np.abs(before[-1] / before[-1].sum() - shares).max() < 0.05
+
+
+def test_other_data_weights_or_seeds_have_another_fingerprint(encoder, tmp_path):
+    image.write(tmp_path / "a.png", small_picture(64))
+    given, made = [{"type": "text", "text": "x"}], [{"type": "image", "path": "a.png"}]
+    row = {"messages": [{"role": "user", "content": given}, {"role": "assistant", "content": made}]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+
+    def told(seed: int = 0, weights: tuple[float, float] = (1.0, 1.0)) -> str:
+        own = open_source(SourceConfig(path=str(tmp_path / "rows.jsonl")), encoder, seed=seed)
+        words = blend(encoder, {"a": 1.0})
+        weighed = dict(zip(("own", "a"), weights, strict=True))
+        return replace(words, sources={**words.sources, "own": own}, weights=weighed).fingerprint()
+
+    before = told()
+    assert told() == before
+    assert len({before, told(seed=1), told(weights=(2.0, 1.0))}) == 3
+    image.write(tmp_path / "a.png", -small_picture(64))
+    assert told() != before
 
 
 def test_a_late_step_is_known_at_once(encoder):
