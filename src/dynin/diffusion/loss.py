@@ -127,19 +127,20 @@ class _CrossEntropy(torch.autograd.Function):
                     to_hidden[at] = slope @ rows
                 if to_rows is not None:
                     to_rows += slope.T @ states[at]
+                del logits, slope  # free before the gradient of the whole table is made
             to_table = None
             if to_rows is not None:
                 to_table = torch.zeros_like(table)
                 support.add_to(to_table, to_rows.to(table.dtype))
-        ctx.save_for_backward(to_hidden, to_table)
+        ctx.made = (to_hidden, to_table)  # no inputs: nothing to watch over, and they may be scaled in place
         ctx.mark_non_differentiable(losses, right)
         return (losses * weights).sum(), losses, right
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
-        to_hidden, to_table = ctx.saved_tensors
-        return (
-            None if to_hidden is None else to_hidden * slope.to(to_hidden.dtype),
-            None if to_table is None else to_table * slope.to(to_table.dtype),
-            None, None, None, None,
-        )  # fmt: skip
+        to_hidden, to_table = ctx.made
+        del ctx.made  # a second way back would scale them twice
+        for made in (to_hidden, to_table):
+            if made is not None:
+                made.mul_(slope)
+        return to_hidden, to_table, None, None, None, None

@@ -16,6 +16,7 @@ left out where something a hundred times larger stands beside them.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dynin.diffusion.loss import PIECE_BYTES
 from dynin.model.config import ModelConfig
 from dynin.nn.attention import EXPLICIT_MAX_SCORES
 
@@ -163,7 +164,6 @@ def step_bytes(config: ModelConfig, work: Pass, how: Training) -> dict[str, int]
     kept = _kept_bytes(config, work, how)
     matrices = num_parameters(config)["matrices"]
     rounded = matrices * how.size if how.size < FLOAT and not how.rank else 0
-    logits = work.num_rows * work.num_places * work.num_choices * FLOAT
     positions = work.num_rows * work.length
     states = positions * config.d_model * FLOAT
     block = positions * (config.d_model * FLOAT + 2 * config.mlp_dim * how.size)
@@ -174,10 +174,8 @@ def step_bytes(config: ModelConfig, work: Pass, how: Training) -> dict[str, int]
             "logits and the way back": max(_head_back_bytes(config, work, how), block),
         }
     inputs = config.num_layers * states
-    copied = work.num_choices * config.d_model * how.size
     fullest = max(
-        3 * states + rounded + 2 * logits + (logits // 2 if how.size < FLOAT else 0) + copied,
-        3 * states + _head_back_bytes(config, work, how),
+        3 * states + rounded + _head_back_bytes(config, work, how),
         kept - states + block + rounded // config.num_layers,
     )
     return {"inputs of every block": inputs, "logits, or a block once more": fullest}
@@ -207,19 +205,24 @@ def _kept_bytes(config: ModelConfig, work: Pass, how: Training) -> int:
 
 
 def _head_back_bytes(config: ModelConfig, work: Pass, how: Training) -> int:
-    """The most that the way back through the output table holds; its stages follow each other.
+    """The most that the loss holds (diffusion/loss.py); its stages follow each other.
 
-    at the logits:    logarithms of probabilities and two gradients; the allowed rows of the table
-    at those rows:    one gradient, the rows, and theirs
-    at the table:     theirs, and the gradient of the whole table before it is added
+    at a piece of the places:    their logits and what these are summed with, or their slopes and what these add to the
+                                 rows; the allowed rows in a shorter type and their gradients; all states and theirs
+    at the table:                the gradients of the rows, and of the whole table
     """
-    logits = work.num_rows * work.num_places * work.num_choices * FLOAT
+    places = work.num_rows * work.num_places
+    piece = min(places, max(1, PIECE_BYTES // (FLOAT * work.num_choices)))
+    logits = piece * work.num_choices * FLOAT
     rows = work.num_choices * config.d_model
-    copied = rows * how.size
+    is_rounded = how.size < FLOAT and not how.rank
+    rounded = rows * how.size if is_rounded else 0
+    slopes = logits + (logits // 2 + rows * how.size if is_rounded else 0) + rows * FLOAT
+    states = places * config.d_model * (2 * FLOAT + (how.size if is_rounded else 0))
     if how.rank:
-        return 3 * logits + copied
+        return 2 * logits + places * config.d_model * 2 * how.size
     table = config.num_rows * config.d_model * FLOAT
-    return max(3 * logits + copied, logits + copied + rows * FLOAT, rows * FLOAT + table)
+    return states + rows * FLOAT + max(rounded + max(2 * logits, slopes), table)
 
 
 def held_bytes(config: ModelConfig, how: Training) -> Mapping[str, int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dynin.data.emoji_world.problem import COUNTING_SHARE
+from dynin.data.records.sources import SourceConfig
 from dynin.errors import ConfigError
 from dynin.sequence.task import EMBEDDED_TASKS
 from dynin.training.objective import ObjectiveConfig
@@ -51,8 +52,12 @@ class TrainConfig:
     name: str
     """The run's folder below `runs/`."""
     steps: int
-    tasks: Mapping[str, float]
-    """How often each task is drawn; weights need not sum to one."""
+    tasks: Mapping[str, float] = field(default_factory=dict)
+    """How often each task of Emoji World is drawn; weights need not sum to one. None leaves that world out."""
+    data: Mapping[str, SourceConfig] = field(default_factory=dict)
+    """One's own data: tables `[data.NAME]` with path and weight; see docs/data.md."""
+    world_weight: float = 1.0
+    """How often Emoji World is drawn from, beside one's own data."""
     seed: int = 0
     rows_per_step: int = 128
     """Rows of a step, their tasks drawn by weight."""
@@ -103,8 +108,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Check names and counts."""
         unknown = sorted(set(self.tasks) - set(EMBEDDED_TASKS))
-        if unknown or not self.tasks:
+        if unknown or not (self.tasks or self.data):
             raise ConfigError(f"setting 'tasks' names {unknown or 'nothing'}; known tasks: {', '.join(EMBEDDED_TASKS)}")
+        if self.tasks and not any(weight > 0 for weight in self.tasks.values()):
+            raise ConfigError(f"setting 'tasks' is {dict(self.tasks)}: nothing is drawn; give a weight above 0")
         for name in ("steps", "rows_per_step", "tokens_per_batch", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"setting {name!r} is {getattr(self, name)}; expected at least 1")

@@ -19,6 +19,9 @@ from dynin.config import to_dict
 from dynin.data.emoji_world.clip import FRAME_RATE_HZ, NUM_FRAMES
 from dynin.data.emoji_world.world import EmojiWorld
 from dynin.data.mixture import Mixture
+from dynin.data.records.blend import WORLD, Blend
+from dynin.data.records.encoder import RowEncoder
+from dynin.data.records.sources import open_source
 from dynin.data.rows import RowMaker
 from dynin.data.utterances import Utterances
 from dynin.errors import CheckpointError, ConfigError
@@ -37,6 +40,7 @@ from dynin.training import adapters, loop, optim, parallel, preview, processes, 
 from dynin.training.codec_speech import read_speech_codec
 from dynin.training.config import LoraConfig, TrainConfig
 from dynin.training.journal import Figures
+from dynin.training.loop import RowSource
 from dynin.training.objective import Objective
 from dynin.vocabulary import EMBEDDED
 
@@ -103,12 +107,39 @@ def run(
     return model, average
 
 
-def source_of(config: TrainConfig, tokenizers: Tokenizers) -> Mixture:
-    """The rows that a run learns from.
+def source_of(config: TrainConfig, tokenizers: Tokenizers) -> RowSource:
+    """The rows that a run learns from: Emoji World, one's own data, or both by weight.
 
     Raises:
         CheckpointError: If the shard of speech was made by another tokenizer.
+        DataError: If own data is missing, was prepared for another model, or has a faulty row.
     """
+    maker = RowMaker(
+        assembler=Assembler(vocabulary=EMBEDDED, encode_text=tokenizers.text.encode),
+        tasks=EMBEDDED_TASKS,
+        image=tokenizers.image,
+        whole_prob=config.whole_prob,
+    )
+    world = _world(config, tokenizers, maker) if config.tasks else None
+    if world is not None and not config.data:
+        return world
+    encoder = RowEncoder(
+        tasks=EMBEDDED_TASKS, vocabulary=EMBEDDED, tokenizers=tokenizers, max_len=EMBEDDED_MODEL.max_len
+    )
+    weights = {name: told.weight for name, told in config.data.items()}
+    return Blend(
+        sources={name: open_source(told, encoder, seed=config.seed) for name, told in config.data.items()},
+        weights={**weights, WORLD: config.world_weight} if world else weights,
+        maker=maker,
+        rows_per_step=config.rows_per_step,
+        drop_prob=config.drop_prob,
+        seed=config.seed,
+        world=world,
+    )
+
+
+def _world(config: TrainConfig, tokenizers: Tokenizers, maker: RowMaker) -> Mixture:
+    """Rows of Emoji World and of the shard of speech."""
     utterances = Utterances.read(Path(config.speech_shard)) if config.speech_shard else None
     made_by = tokenizers.fingerprints()["speech"]
     if utterances is not None and utterances.fingerprint not in ("", made_by):
@@ -119,12 +150,7 @@ def source_of(config: TrainConfig, tokenizers: Tokenizers) -> Mixture:
     return Mixture(
         world=EmojiWorld(config.seed, counting_share=config.counting_share),
         early_world=EmojiWorld(config.seed, max_things=1),
-        maker=RowMaker(
-            assembler=Assembler(vocabulary=EMBEDDED, encode_text=tokenizers.text.encode),
-            tasks=EMBEDDED_TASKS,
-            image=tokenizers.image,
-            whole_prob=config.whole_prob,
-        ),
+        maker=maker,
         weights={task: weight for task, weight in config.tasks.items() if weight > 0},
         rows_per_step=config.rows_per_step,
         curriculum_steps=config.curriculum_steps,

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from dynin.decoding.canvas import Canvas, Segment
 from dynin.decoding.decoder import ParallelDecoder
 from dynin.decoding.policy import DecodingPolicy, published_image
-from dynin.diffusion.loss import cross_entropy
+from dynin.diffusion.loss import Support, cross_entropy
 from dynin.model import memory
 from dynin.model.config import EMBEDDED, PUBLISHED_8B, ModelConfig
 from dynin.model.memory import Pass, Training
@@ -147,12 +147,14 @@ def step(model: Transformer, work: Pass, how: Training) -> Callable[[], None]:
     attend = padding(work.num_rows, work.length) if work.is_padded else None
     at = torch.arange(work.length).expand_as(ids) < work.num_places
     is_rounded = how.size == 2 and not how.rank
+    support = Support.of(torch.arange(work.num_choices))
 
     def run() -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_rounded):
-            logits = model.head(model.hidden(ids, attend)[at], torch.arange(work.num_choices))
-            loss = cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64)).sum()
-            del logits
+            states = model.hidden(ids, attend)[at]
+            targets, weights = torch.zeros(len(states), dtype=torch.int64), torch.ones(len(states))
+            loss, _, _ = cross_entropy(states, model.output.weight, targets, weights, support)
+            del states
         loss.backward()
 
     run()

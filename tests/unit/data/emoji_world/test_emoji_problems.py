@@ -66,7 +66,7 @@ def test_every_thing_in_a_row_is_numbered_compared_and_counted():
     asked, row = counted.key.split(": ")
     first, *lines = counted.reasoning.rstrip(".").split(". ")
     assert first == asked
-    numbers, names, answers, counts = zip(*(_parts(line) for line in lines), strict=True)
+    numbers, names, answers, counts = zip(*(_parts(line, asked) for line in lines), strict=True)
     assert list(names) == row.split(", ")
     assert list(numbers) == list(range(1, len(lines) + 1))
     assert [answer == "yes" for answer in answers] == [name == asked for name in names]
@@ -74,11 +74,12 @@ def test_every_thing_in_a_row_is_numbered_compared_and_counted():
     assert counts[-1] == counted.answer
 
 
-def _parts(line):
-    """Number, name, yes or no, count."""
+def _parts(line, asked):
+    """Number, name, yes or no, count; the asked thing stands behind the name."""
     number, rest = line.split(" ", 1)
-    name, answer, count = rest.rsplit(" ", 2)
-    return int(number), name, answer, int(count)
+    pair, answer, count = rest.rsplit(" ", 2)
+    assert pair.endswith(f" {asked}")
+    return int(number), pair.removesuffix(f" {asked}"), answer, int(count)
 
 
 def test_the_key_knows_no_order_of_summands_but_of_everything_else():
