@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from dynin.errors import ConfigError
 from dynin.model.transformer import Transformer
+from dynin.optional import import_quietly
 from dynin.training.config import LoraConfig
 
 _A, _B = ".lora_A.default.weight", ".lora_B.default.weight"
@@ -73,9 +74,8 @@ def merged(weights: Mapping[str, Tensor], learned: Mapping[str, Tensor], config:
 
 def _peft() -> Any:
     try:
-        import peft
+        return import_quietly("peft")
     except ImportError as error:
         raise ConfigError(
             "setting 'lora.rank' needs the package peft, which is missing; run: pip install 'dynin[train]'"
         ) from error
-    return peft

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from dynin.errors import CheckpointError, ConfigError
+from dynin.data.records.sources import SourceConfig
+from dynin.errors import CheckpointError, ConfigError, DataError
+from dynin.media.image import write
 from dynin.model.config import EMBEDDED as EMBEDDED_MODEL
 from dynin.model.transformer import Transformer, initialise
 from dynin.pipeline.dynin import Dynin
@@ -107,3 +109,51 @@ def test_without_a_compiler_compiling_is_refused(start, tmp_path, monkeypatch):
     config = replace(settings(start, tmp_path), compile=True)
     with pytest.raises(ConfigError, match="compile=false"):
         runs.run(config, device=torch.device("cpu"), report=lambda figures: None)
+
+
+def own_rows(folder, count):
+    """A file of rows in the schema, pictures beside it."""
+    write(folder / "dot.png", torch.zeros(3, 64, 64))
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": f"dot {index}"}]},
+                {"role": "assistant", "content": [{"type": "image", "path": "dot.png"}]},
+            ]
+        }
+        for index in range(count)
+    ]
+    path = folder / "rows.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+    return path
+
+
+def test_a_run_learns_from_own_rows_alone_or_beside_the_world(start, tmp_path):
+    own = {"dots": SourceConfig(path=str(own_rows(tmp_path, 5)), weight=1.0)}
+    alone = replace(settings(start, tmp_path / "a"), tasks={}, data=own)
+    runs.run(alone, device=torch.device("cpu"), report=lambda figures: None)
+    both = replace(settings(start, tmp_path / "b"), data=own, rows_per_step=20)
+    source = runs.source_of(both, load(start).tokenizers)
+    names = {row.name.partition(" ")[0] for row in source.rows(0)}
+    assert "t2i" in names
+    assert any("rows.jsonl" in name for name in names), names
+    with open(tmp_path / "rows.jsonl", "a") as file:
+        file.write("{}\n")
+    with pytest.raises(DataError, match="rows.jsonl"):
+        runs.run(alone, device=torch.device("cpu"), report=lambda figures: None)
+
+
+def test_a_run_goes_on_with_the_same_own_rows_alone(start, tmp_path):
+    own = {"dots": SourceConfig(path=str(own_rows(tmp_path, 5)))}
+    config = replace(settings(start, tmp_path / "a"), tasks={}, data=own)
+    runs.run(config, device=torch.device("cpu"), report=lambda figures: None)
+    own_rows(tmp_path, 6)
+    with pytest.raises(CheckpointError, match="other data"):
+        runs.run(config, device=torch.device("cpu"), report=lambda figures: None)
+
+
+def test_an_empty_mixture_is_told():
+    with pytest.raises(ConfigError, match="names nothing"):
+        TrainConfig(name="x", steps=1)
+    with pytest.raises(ConfigError, match="nothing is drawn"):
+        TrainConfig(name="x", steps=1, tasks={"t2i": 0.0})
