@@ -124,6 +124,10 @@ def measure_request(case: Case, folder: Path | None, device: torch.device) -> in
 class Rows:
     """Training rows of one length."""
 
+    def fingerprint(self) -> str:
+        """Always the same rows."""
+        return "rows"
+
     def rows(self, step: int) -> list:
         """Forty of them."""
         assembler = Assembler(vocabulary=EMBEDDED, encode_text=lambda text: list(text.encode()))

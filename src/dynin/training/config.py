@@ -63,6 +63,8 @@ class TrainConfig:
     """Rows of a step, their tasks drawn by weight."""
     tokens_per_batch: int = 1024
     """Positions that pass through the network at once, padding included; a step adds up its batches."""
+    pack_length: int = 0
+    """Places of a sequence into which several rows go, each seeing itself alone; 0 pads rows of like length instead."""
     dtype: str = "float32"
     """Of matrix products: "float32" or "bfloat16"; weights, sums and norms stay in float32 either way."""
     compile: bool = False
@@ -115,6 +117,8 @@ class TrainConfig:
         for name in ("steps", "rows_per_step", "tokens_per_batch", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"setting {name!r} is {getattr(self, name)}; expected at least 1")
+        if self.pack_length < 0:
+            raise ConfigError(f"setting 'pack_length' is {self.pack_length}; expected 0 (no packing) or more")
         if self.dtype not in ("float32", "bfloat16"):
             raise ConfigError(f"setting 'dtype' is {self.dtype!r}; expected float32 or bfloat16")
         if self.lora.rank < 0:

@@ -15,6 +15,7 @@ from torch import nn
 
 from dynin.errors import TrainingError
 from dynin.model.transformer import Transformer
+from dynin.sequence import packing
 from dynin.sequence.batch import Batch, pack
 from dynin.sequence.layout import Sequence
 from dynin.training import optim, parallel, processes, resume, state
@@ -127,6 +128,9 @@ def _batches(source: RowSource, first: int, pad_id: int, config: TrainConfig) ->
     """The packed batches of every step from `first` on; those of later steps are made in the background."""
 
     def make(step: int) -> list[Batch]:
+        if config.pack_length:
+            size = {"length": config.pack_length, "tokens_per_batch": config.tokens_per_batch}
+            return packing.batches(source.rows(step), pad_id=pad_id, **size)
         return pack(source.rows(step), pad_id=pad_id, tokens_per_batch=config.tokens_per_batch)
 
     with ThreadPoolExecutor(max_workers=1) as worker:

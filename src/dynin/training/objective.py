@@ -23,6 +23,7 @@ from dynin.diffusion.loss import Support, cross_entropy
 from dynin.diffusion.schedule import mask_prob, require_schedule
 from dynin.errors import ConfigError
 from dynin.model.transformer import Transformer
+from dynin.sequence import packing
 from dynin.sequence.batch import MODALITIES, Batch
 from dynin.training.rules import GRIDS, PublishedQuirks, Rule, SupportKind, published
 from dynin.types import Modality
@@ -117,9 +118,11 @@ class Loss:
 class Objective:
     """Masked cross-entropy over the ids that a place allows."""
 
-    def __init__(self, vocabulary: Vocabulary, config: ObjectiveConfig) -> None:
+    def __init__(self, vocabulary: Vocabulary, config: ObjectiveConfig, pack_length: int = 0) -> None:
+        """Choose the losses; with a `pack_length`, the network runs over packed sequences of so many places."""
         self.vocabulary = vocabulary
         self.config = config
+        self.pack_length = pack_length
         self._supports: dict[tuple[SupportKind, Modality], Support] = {}
 
     def __call__(self, model: Transformer, batch: Batch, *, generator: torch.Generator) -> Loss:
@@ -140,7 +143,11 @@ class Objective:
             divisors: Those of all batches of the step, added up; empty leaves the weights undivided.
         """
         batch = hidden.batch
-        states = model.hidden(hidden.xt, batch.attend)
+        if self.pack_length:
+            size = {"length": self.pack_length, "pad_id": self.vocabulary.pad_id}
+            states = packing.hidden(model.hidden, hidden.xt, batch.attend, **size)
+        else:
+            states = model.hidden(hidden.xt, batch.attend)
         weights = hidden.weights * self._scales(batch, divisors)[:, None] if divisors else hidden.weights
         total = states.new_zeros((), dtype=torch.float32)
         entropy = torch.zeros(batch.ids.shape, device=batch.ids.device)

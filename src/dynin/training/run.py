@@ -102,7 +102,7 @@ def run(
     tokenizers = tokenizers_of(config)
     model = network_of(config, device)
     hooks = loop.Hooks(report=report, preview=partial(_preview, config, tokenizers) if config.preview_every else None)
-    objective = Objective(EMBEDDED, config.objective)
+    objective = Objective(EMBEDDED, config.objective, config.pack_length)
     average = loop.train(model, objective, source_of(config, tokenizers), config, hooks, resuming=resuming)
     return model, average
 
@@ -130,7 +130,7 @@ def source_of(config: TrainConfig, tokenizers: Tokenizers) -> RowSource:
     return Blend(
         sources={name: open_source(told, encoder, seed=config.seed) for name, told in config.data.items()},
         weights={**weights, WORLD: config.world_weight} if world else weights,
-        maker=maker,
+        maker=encoder.maker(config.whole_prob),
         rows_per_step=config.rows_per_step,
         drop_prob=config.drop_prob,
         seed=config.seed,
