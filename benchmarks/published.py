@@ -6,7 +6,9 @@
 
 Enters: a share of the width. Leaves: a table, and out/published.json: seconds and peak memory of `dynin generate` for
 text to text, text to image (512 px), image to text and text to speech, each in a process of its own, with the picture
-and speech tokenizers at full size. Does not know what the weights mean: they are random, so only time and memory count.
+and speech tokenizers at full size, beside what `dynin plan` says. Of a process, the interpreter and its libraries count
+too (`base_gb`, taken before the model is loaded); on CUDA the allocator's own peak is told. Does not know what the
+weights mean: they are random, so only time and memory count.
 
 With `--headers` nothing is run: shards of the full size are made as holes in files, their names and shapes compared
 with the network's, and their bytes hashed as they stream past, which shows that loading needs no room for them.
@@ -37,6 +39,8 @@ from dynin.model.config import PUBLISHED_8B, ModelConfig
 from dynin.model.convert import expected_shapes, published_names
 from dynin.model.family import FAMILIES
 from dynin.model.publish import published_config
+from dynin.pipeline.outline import outline
+from dynin.pipeline.plan import Work, plan
 from dynin.repository import INDEX, open_repository
 from dynin.tokenizers.emova import convert as emova
 from dynin.tokenizers.emova.tokenizer import EmovaTokenizer
@@ -53,6 +57,25 @@ REQUESTS = {
     "t2s": ["Hello there.", "--to", "speech", "--output", "{folder}/t2s.wav"],
     "s2t": ["--audio", "{folder}/sound.wav", "--to", "text"],
 }
+
+
+COMMAND = """
+import json, pathlib, resource, sys
+import torch
+import dynin.cli.show, dynin.pipeline.folder
+from dynin.cli.app import main
+def held():
+    status = pathlib.Path("/proc/self/status")
+    if status.exists():  # the other account begins with what the process had that started this one
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+base = held()
+status = main(sys.argv[1:])
+device = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+print(json.dumps({"base": base, "peak": held(), "device": device}))
+sys.exit(status)
+"""
+"""The ordinary command, and what its process held at most."""
 
 
 def scaled(width: float) -> ModelConfig:
@@ -138,20 +161,25 @@ def write_media(folder: Path) -> None:
 def run(folder: Path, task: str, device: str, steps: int) -> dict[str, object]:
     """One request by the ordinary command, in a process of its own."""
     words = [word.format(folder=folder) for word in REQUESTS[task]]
-    command = [sys.executable, "-m", "dynin", "generate", *words, "--model", str(folder), "--device", device, "--json"]
+    command = [sys.executable, "-c", COMMAND, "generate", *words, "--model", str(folder), "--device", device, "--json"]
     command += ["--steps", str(steps)] if steps else []
     started = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ})
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         raise SystemExit(f"{task}: {done.stderr.strip().splitlines()[-1]}")
-    told = json.loads(done.stdout.strip().splitlines()[-1])
+    told, memory = (json.loads(line) for line in done.stdout.strip().splitlines()[-2:])
+    wall_s = time.monotonic() - started
+    planned = plan(outline(folder), Work(task=task)).num_bytes
     return {
         "task": task,
-        "wall_s": round(time.monotonic() - started, 1),
+        "wall_s": round(wall_s, 1),
+        "load_and_write_s": round(wall_s - told["seconds"], 1),
         "generate_s": told["seconds"],
         "num_forwards": told["num_forwards"],
-        "peak_gb_so_far": round(usage.ru_maxrss / 2**20, 2),
+        "base_gb": round(memory["base"] / 1e9, 2),
+        "peak_gb": round(memory["peak"] / 1e9, 2),
+        "device_peak_gb": round(memory["device"] / 1e9, 2),
+        "planned_gb": round(planned / 1e9, 2),
     }
 
 

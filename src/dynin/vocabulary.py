@@ -134,7 +134,9 @@ class Vocabulary:
                 special=MappingProxyType(special),
                 **ranges,
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except VocabularyError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise VocabularyError(
                 f"the vocabulary layout in the config is incomplete ({error}); it needs name, size, text, image, "
                 "speech (each with start and stop) and special"

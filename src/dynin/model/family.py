@@ -124,7 +124,7 @@ def stored_layout(values: Mapping[str, object], place: Path) -> Vocabulary | Non
         raise CheckpointError(f"{place}: {LAYOUT_KEY} is no layout of ids but {stored!r}; fetch the model again")
     try:
         layout = Vocabulary.from_dict(stored)
-    except (VocabularyError, ValueError) as error:
+    except VocabularyError as error:
         raise CheckpointError(f"{place}: {LAYOUT_KEY} is no layout of ids ({error}); fetch the model again") from error
     require_known(layout, place)
     if family_of_layout(layout) is not family_of(values, place):
@@ -137,8 +137,8 @@ def stored_layout(values: Mapping[str, object], place: Path) -> Vocabulary | Non
 
 def require_known(layout: Vocabulary, place: Path) -> None:
     """CheckpointError unless every id of a stored layout, specials included, is where the code of its name puts it."""
-    sizes = {"image_codes": len(layout.image), "speech_codes": len(layout.speech)}
     try:
+        sizes = {"image_codes": len(layout.image), "speech_codes": len(layout.speech)}
         if layout.name == "embedded":
             expected = vocabulary.embedded(text_size=len(layout.text), **sizes)
         elif layout.name in FAMILIES:
@@ -146,7 +146,7 @@ def require_known(layout: Vocabulary, place: Path) -> None:
         else:
             raise VocabularyError(f"its name is {layout.name!r}{suggest(layout.name, ['embedded', *FAMILIES])}")
         expected.require_equal(layout)
-    except VocabularyError as error:
+    except (TypeError, ValueError) as error:  # of ranges that end before they begin, or at no whole number
         raise CheckpointError(
             f"{place}: the stored vocabulary is no {layout.name} layout ({error}); fetch the model again"
         ) from error

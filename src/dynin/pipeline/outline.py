@@ -26,8 +26,8 @@ from dynin.pipeline.description import ModelFile, is_description
 from dynin.pipeline.description import read as read_description
 from dynin.pipeline.folder import EMBEDDED_FOLDER, require_ours
 from dynin.pipeline.parts import NUM_FRAMES
-from dynin.pipeline.published import frames_of
-from dynin.repository import Repository, open_repository, read_json
+from dynin.pipeline.published import VIDEO_KEY, frames_of
+from dynin.repository import Repository, open_repository, read_json, verify
 from dynin.vocabulary import Vocabulary
 
 NAMES: Mapping[str, str] = MappingProxyType(
@@ -139,6 +139,9 @@ def _of_published(folder: Path, name: str) -> Outline:
 def _of_ours(folder: Path, name: str) -> Outline:
     """A model in this project's own layout, all of whose files are open while it is read."""
     require_ours(folder)
+    present = [part for part in ("backbone", "image", "speech") if (folder / part / CONFIG).is_file()]
+    for part in present:
+        verify(folder / part, [folder / part / CONFIG])
     backbone = checkpoint.read_config(folder / "backbone")
     if backbone.vocabulary is None:
         raise CheckpointError(f"{folder / 'backbone' / CONFIG}: names no vocabulary; expected a whole model's folder")
@@ -149,10 +152,10 @@ def _of_ours(folder: Path, name: str) -> Outline:
         raise CheckpointError(
             f"{folder / 'backbone' / CONFIG}: tells of no network ({error}); fetch it again"
         ) from error
-    frames: Mapping[str, int] = backbone.config.get("video", {})  # type: ignore[assignment]
     files = open_repository(folder / "backbone")
-    image = checkpoint.read_config(folder / "image").config if (folder / "image").is_dir() else {}
-    media = [open_repository(folder / part).num_bytes for part in ("image", "speech") if (folder / part).is_dir()]
+    image = checkpoint.read_config(folder / "image").config if "image" in present else {}
+    media = [open_repository(folder / part).num_bytes for part in present if part != "backbone"]
+    frames = frames_of({VIDEO_KEY: backbone.config.get("video", {})}, folder / "backbone" / CONFIG)
     return Outline(
         name=name,
         network=network,

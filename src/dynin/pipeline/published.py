@@ -6,6 +6,7 @@ Enters: the folder of a published backbone with its text tokenizer, and where it
     config.json   safetensors   tokenizer.json      and, where the folder carries them with it: image/  speech/
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -63,8 +64,9 @@ def load(
             the weights do not fit the memory of the device.
     """
     found = published.read(folder)
+    if (folder / TEXT_FILE).is_file():
+        repository.verify(folder, [folder / TEXT_FILE])
     text, layout = read_text(found, text_len)
-    repository.verify(folder, [folder / TEXT_FILE])
     frames = frames_of(found.values, folder / CONFIG)
     tokenizers = with_media(folder, text, layout, sources, device=device)
     tokenizers = replace(tokenizers, video=replace(tokenizers.video, **frames))  # type: ignore[arg-type]
@@ -76,7 +78,7 @@ def frames_of(values: Mapping[str, object], place: Path) -> Mapping[str, int | f
     """How many frames of a video a config tells of, and their rate; empty where it tells nothing."""
     told = values.get(VIDEO_KEY, {})
     if not isinstance(told, dict) or not all(
-        key in ("num_frames", "rate_hz") and isinstance(number, int | float) and number > 0
+        key in ("num_frames", "rate_hz") and isinstance(number, int | float) and 0 < number < math.inf
         for key, number in told.items()
     ):
         raise CheckpointError(f"{place}: {VIDEO_KEY} is {told!r}, expected num_frames and rate_hz; fetch it again")

@@ -55,6 +55,8 @@ class ByteLevelText:
             return cls.from_json(path.read_text(encoding="utf-8"), str(path))
         except OSError as error:
             raise CheckpointError(f"cannot read the text tokenizer {path}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{path} is not a tokenizer file; fetch the checkpoint again") from error
 
     @classmethod
     def from_json(cls, text: str, name: str = "tokenizer.json") -> "ByteLevelText":
@@ -72,7 +74,9 @@ class ByteLevelText:
             if added:
                 values |= {"added_tokens": [], "post_processor": None}
             inner = tokenizers.Tokenizer.from_str(json.dumps(values) if added else text)
-        except Exception as error:  # the library raises bare Exception for malformed files
+        except BaseException as error:  # the library raises bare Exception for malformed files, or panics
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             raise CheckpointError(f"{name} is not a tokenizer file; fetch the checkpoint again") from error
         return cls(inner, text, added)
 

@@ -43,6 +43,8 @@ _KINDS = {
     "s2u_unit_type": "40ms_multilingual_8888",
     "u2s_unit_type": "40ms_multilingual_8888_xujing_cosyvoice_FT",
 }
+MOST = 2**16
+"""Larger numbers of styles come from damage."""
 _POSTERIOR_LAYERS = 16
 _LENGTH, _DIRECTION = ".parametrizations.weight.original0", ".parametrizations.weight.original1"
 _FEATURIZER = "encoder.encoder.wav2spec.featurizer."
@@ -293,7 +295,7 @@ def _with_styles(path: Path, config: EmovaConfig) -> EmovaConfig:
         if values.get(key, value) != value:
             raise CheckpointError(f"{path}: {key} is {values[key]!r}, expected {value!r}; this is another tokenizer")
     rows, num_styles = values.get("u2s_style2idx"), values.get("u2s_num_styles", config.num_styles)
-    if not isinstance(rows, dict) or not all(type(row) is int for row in (num_styles, *rows.values())):
+    if not isinstance(rows, dict) or not all(type(row) is int and row < MOST for row in (num_styles, *rows.values())):
         raise CheckpointError(
             f"{path}: u2s_style2idx does not give every style a row of the table; fetch the published file again"
         )

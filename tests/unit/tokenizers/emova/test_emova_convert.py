@@ -177,6 +177,7 @@ def test_loading_draws_nothing(folder, narrow):
         ({"u2s_style2idx": None}, "does not give every style a row"),
         ({"u2s_style2idx": {"a": "1"}}, "does not give every style a row"),
         ({"u2s_style2idx": {"a": 1}}, "the default style .* is not among the 1 styles"),
+        ({"u2s_num_styles": 10**30}, "does not give every style a row"),
         ({"u2s_num_styles": 2}, "is row [23] of a table of 2 rows"),
         ({"u2s_dim_styles": 256}, "u2s_dim_styles is 256, expected 8; this is another tokenizer"),
         ({"s2u_unit_type": "20ms"}, "s2u_unit_type is '20ms', expected '40ms_multilingual_8888'"),
