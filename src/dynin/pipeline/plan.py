@@ -22,11 +22,16 @@ from dynin.pipeline.outline import Outline
 from dynin.pipeline.policies import POLICIES, limit, policy_of
 from dynin.sequence.layout import Assembler, Sequence
 from dynin.sequence.task import TABLES, Task
+from dynin.tokenizers.emova.config import VocoderSizes
 from dynin.types import Modality
 
 SIZES: Mapping[str, int] = MappingProxyType({"float32": 4, "bfloat16": 2, "float16": 2})
 PICTURE_NUMBERS_PER_PX = 645
 """Numbers in float32 that MAGVIT-v2 holds at a time for each pixel of a picture; counted at 128 and 256 px."""
+SPEAKING_BYTES_PER_FRAME = 203_000
+"""That the published vocoder holds at a time for each frame of its window; counted at 256 to 1,024 frames."""
+HEARING_BYTES_PER_S = 1_100_000
+"""That the published speech encoder holds for each second of a piece of sound; counted at 30 s, twice that at 10 s."""
 FRAMES_AT_ONCE = 4
 """Of a video that go through the picture tokenizer together."""
 CODES_PER_S = 25
@@ -134,6 +139,7 @@ def plan(model: Outline, work: Work) -> Plan:
         Part(name="logits", num_bytes=max(memory.head_bytes(network, each, size) for each in passes), about=table),
         Part(name="choosing", num_bytes=max(memory.choice_bytes(each) for each in passes), about=table),
         *_pictures(model, task),
+        *_sounds(model, task, work),
         Part(name="files while they are read", num_bytes=_open_files(model, work, size)),
     )  # fmt: skip
     return Plan(title=_title(model, work, task), always=always, in_turn=in_turn)
@@ -254,6 +260,19 @@ def _pictures(model: Outline, task: Task) -> list[Part]:
     together = min(FRAMES_AT_ONCE, model.num_frames) if _uses(task, Modality.VIDEO) else 1
     num_bytes = together * PICTURE_NUMBERS_PER_PX * FLOAT * side * side
     return [Part(name="drawing or seeing", num_bytes=num_bytes, about=f"{together} of {side} x {side} px at a time")]
+
+
+def _sounds(model: Outline, task: Task, work: Work) -> list[Part]:
+    """A sound through EMOVA, which speaks a window at a time; the small tokenizer takes next to nothing."""
+    if model.is_embedded or not _uses(task, Modality.SPEECH):
+        return []
+    if Modality.SPEECH in task.targets:
+        frames = VocoderSizes().window_frames
+        return [
+            Part(name="speaking", num_bytes=SPEAKING_BYTES_PER_FRAME * frames, about=f"{frames:,} frames at a time")
+        ]
+    num_bytes = round(HEARING_BYTES_PER_S * max(work.sound_s, 20.0))
+    return [Part(name="hearing", num_bytes=num_bytes, about=f"{work.sound_s:g} s")]
 
 
 def _open_files(model: Outline, work: Work, size: int) -> int:

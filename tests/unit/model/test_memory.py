@@ -1,10 +1,10 @@
 """Planned bytes against counted ones: every allocation of the real code, added up."""
 
-import warnings
 from collections.abc import Callable
 
 import pytest
 import torch
+from allocations import counted
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -30,20 +30,6 @@ def network(num_rows: int = 300, *, num_layers: int = 2, mlp_dim: int = 512, **m
     model = Transformer(ModelConfig(num_layers=num_layers, mlp_dim=mlp_dim, num_rows=num_rows, **sizes))
     initialise(model, torch.Generator().manual_seed(0))
     return model
-
-
-def counted(work: Callable[[], object]) -> int:
-    """The most bytes that were allocated at a time while something ran, by the allocator's own account."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-            work()
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    live, most = 0, 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        live += event.nbytes()
-        most = max(most, live)
-    return most
 
 
 def ids_of(num_rows: int, length: int, below: int) -> torch.Tensor:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from allocations import counted
 
 from dynin import checkpoint, testing
 from dynin.cli.app import main
@@ -16,7 +17,16 @@ from dynin.model.transformer import Transformer
 from dynin.pipeline import outline as outlines
 from dynin.pipeline.folder import EMBEDDED_FOLDER
 from dynin.pipeline.outline import outline
-from dynin.pipeline.plan import FRAMES_AT_ONCE, PICTURE_NUMBERS_PER_PX, Work, plan
+from dynin.pipeline.plan import (
+    FRAMES_AT_ONCE,
+    HEARING_BYTES_PER_S,
+    PICTURE_NUMBERS_PER_PX,
+    SPEAKING_BYTES_PER_FRAME,
+    Work,
+    plan,
+)
+from dynin.tokenizers.emova.config import VocoderSizes
+from dynin.tokenizers.emova.vocoder import Vocoder
 from dynin.tokenizers.video import VideoTokenizer
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -169,6 +179,21 @@ def test_a_picture_is_drawn_at_its_size_and_frames_go_a_few_at_a_time():
     assert drawn == PICTURE_NUMBERS_PER_PX * 4 * 512 * 512
     assert seen == FRAMES_AT_ONCE * PICTURE_NUMBERS_PER_PX * 4 * 336 * 336
     assert VideoTokenizer(image=testing.tiny().tokenizers.image).frames_at_once == FRAMES_AT_ONCE
+
+
+def test_the_published_vocoder_takes_a_window_of_frames_whatever_is_said():
+    pytest.importorskip("transformers")
+    spoken = parts(plan(outline("8b"), Work(task="t2s")))["speaking"]
+    assert spoken == SPEAKING_BYTES_PER_FRAME * 1024
+    assert "speaking" not in parts(plan(outline(), Work(task="t2s")))
+    vocoder = Vocoder(VocoderSizes(), 16).eval().requires_grad_(False)
+    frames, voice = torch.zeros(1, 192, 256), torch.zeros(1, 256, 1)
+    assert pytest.approx(counted(lambda: vocoder._samples(frames, voice)), rel=0.1) == SPEAKING_BYTES_PER_FRAME * 256
+
+
+def test_the_published_speech_encoder_takes_more_for_a_longer_sound():
+    heard = [parts(plan(outline("8b"), Work(task="s2t", sound_s=seconds)))["hearing"] for seconds in (5.0, 10.0, 30.0)]
+    assert heard == [HEARING_BYTES_PER_S * 20, HEARING_BYTES_PER_S * 20, HEARING_BYTES_PER_S * 30]
 
 
 def test_int8_takes_the_matrices_to_a_half_and_int4_to_a_third():
