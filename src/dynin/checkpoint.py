@@ -14,7 +14,6 @@ networks: what `config` means is its reader's business.
         text/                           likewise, with tokenizer.json and no tensors
 """
 
-import hashlib
 import json
 import os
 import re
@@ -29,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dynin.errors import CheckpointError, VocabularyError
+from dynin.repository import sha256, sync
 from dynin.vocabulary import Vocabulary
 
 FORMAT_VERSION = 1
@@ -233,7 +233,7 @@ def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
                 shutil.rmtree(old)
             folder.rename(old)
         fresh.rename(folder)
-        _sync_path(folder.parent)
+        sync(folder.parent)
         if old.exists():
             shutil.rmtree(old)
     except OSError as error:
@@ -244,15 +244,7 @@ def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
 
 def _sync(folder: Path) -> None:
     for path in (*folder.rglob("*"), folder):
-        _sync_path(path)
-
-
-def _sync_path(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(path)
 
 
 def write_part(
@@ -302,7 +294,7 @@ def write_files(
             raise ValueError(f"{name!r} cannot be the name of a further file of a checkpoint")
         (folder / name).write_bytes(content)
         names.append(name)
-    (folder / _SUMS).write_text("".join(f"{_sha256(folder / name)}  {name}\n" for name in sorted(names)))
+    (folder / _SUMS).write_text("".join(f"{sha256(folder / name)}  {name}\n" for name in sorted(names)))
 
 
 def _write_shard(path: Path, tensors: Mapping[str, Tensor], fill: Fill) -> None:
@@ -343,7 +335,7 @@ def _verify(folder: Path) -> list[str]:
         path = folder / match[2]
         if not path.is_file():
             raise CheckpointError(f"{path}: missing, though {_SUMS} lists it; fetch the checkpoint again")
-        if _sha256(path) != match[1]:
+        if sha256(path) != match[1]:
             raise CheckpointError(
                 f"{path}: damaged or cut short ({path.stat().st_size} bytes, checksum differs from {_SUMS}); "
                 "fetch the checkpoint again"
@@ -389,8 +381,3 @@ def _read_json(path: Path) -> dict:
 def to_json(values: Mapping[str, object]) -> bytes:
     """A JSON file's content."""
     return (json.dumps(values, indent=2, default=dict) + "\n").encode()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

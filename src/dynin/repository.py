@@ -12,6 +12,7 @@ index.
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
@@ -318,7 +319,7 @@ def _hub_sum(folder: Path, path: Path) -> str | None:
 
 def _checked_sum(path: Path, expected: str | None) -> str:
     """The SHA-256 of a file; CheckpointError if another one was expected."""
-    digest = _sha256(path)
+    digest = sha256(path)
     if expected not in (None, digest):
         raise CheckpointError(
             f"{path}: damaged ({path.stat().st_size} bytes, its SHA-256 is not {str(expected)[:12]}..); fetch it again"
@@ -326,6 +327,16 @@ def _checked_sum(path: Path, expected: str | None) -> str:
     return digest
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file in hexadecimal digits; OSError if it cannot be read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk; OSError if the system refuses."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

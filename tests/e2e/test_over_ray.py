@@ -14,7 +14,7 @@ from dynin.data.records.cache import MANIFEST
 from dynin.testing import tiny_model
 
 pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the package ray"),
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray: pip install 'dynin[ray]'"),
     pytest.mark.timeout(900),  # Ray starts six processes before it does anything
 ]
 COUNT, FAULTS = 1100, 80

@@ -33,7 +33,7 @@ from dynin.pipeline.dynin import Dynin
 from dynin.pipeline.parts import MediaSources, is_ours, small_image, small_speech, with_media
 from dynin.pipeline.policies import POLICIES
 from dynin.pipeline.published import load as load_published
-from dynin.repository import SUMS
+from dynin.repository import SUMS, require_replaceable
 from dynin.tokenizers.bundle import Tokenizers
 from dynin.tokenizers.small.image import SmallImageTokenizer
 from dynin.tokenizers.small.speech import SmallSpeechTokenizer
@@ -63,8 +63,9 @@ def save(
         provenance: Plain values: data, steps, hours, hardware, scores.
 
     Raises:
-        CheckpointError: If the tokenizers are of another kind, or the folder cannot be written.
+        CheckpointError: If the tokenizers are of another kind, or the folder holds something else or cannot be written.
     """
+    require_replaceable(folder)
     image, speech, text = model.tokenizers.image, model.tokenizers.speech, model.tokenizers.text
     if is_reformed(model.model):
         raise CheckpointError("the weights are held in fewer bits and are not written; load them without `weights`")

@@ -36,10 +36,8 @@ _PARTS: dict[str, Callable[[str], bool]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Frozen:
-    """What is frozen of one network."""
+    """Rows that are frozen of one network; whole parameters that are frozen have no gradient to clear."""
 
-    names: frozenset[str]
-    """Of parameters that are frozen as a whole."""
     tables: tuple[tuple[Tensor, Tensor], ...]
     """Tables of which some rows are frozen, each with 1 at rows that learn and 0 at the others."""
 
@@ -66,10 +64,7 @@ class Frozen:
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise ConfigError(f"setting 'frozen' is {list(parts)}: nothing is left to learn; leave one of them out")
         tables = [model.embed.weight, model.output.weight] if bool((rows == 0).any()) else []
-        return cls(
-            names=frozenset(names),
-            tables=tuple((table, like(rows.to(table.device), table)) for table in tables if table.requires_grad),
-        )
+        return cls(tables=tuple((table, like(rows.to(table.device), table)) for table in tables if table.requires_grad))
 
     def clear(self) -> None:
         """Clear the gradients of frozen rows; call after the gradients are there, before they are used."""

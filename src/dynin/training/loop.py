@@ -160,12 +160,12 @@ def gradients(
     faults: list[str] = []
     for index, hidden in enumerate(mine):
         is_last = index + 1 == len(mine)
-        with parallel.step_of(root, is_last=is_last, is_frugal=config.reshard):
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.dtype == "bfloat16"):
-                total, loss = root(_moved(hidden, device), divisors)
-            if not bool(torch.isfinite(total)):
-                faults.append(_told(hidden.batch))
-            total.backward()
+        parallel.exchange(root, is_last=is_last, is_frugal=config.reshard)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.dtype == "bfloat16"):
+            total, loss = root(_moved(hidden, device), divisors)
+        if not bool(torch.isfinite(total)):
+            faults.append(_told(hidden.batch))
+        total.backward()
         add_tallies(tallies, loss.tallies)
     _require_finite(faults, step)
     for parameter in root.parameters():

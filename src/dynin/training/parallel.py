@@ -11,7 +11,6 @@ sharded.
 
 import shutil
 from collections.abc import Iterable, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -75,14 +74,12 @@ def shard(root: nn.Module, blocks: Iterable[nn.Module], *, is_frugal: bool) -> N
             part.set_force_sum_reduction_for_comms(True)  # gloo has no scaled sums
 
 
-@contextmanager
-def step_of(root: nn.Module, *, is_last: bool, is_frugal: bool) -> Any:
-    """Around one batch of a step: gradients are exchanged at its last one alone."""
+def exchange(root: nn.Module, *, is_last: bool, is_frugal: bool) -> None:
+    """Say before each batch of a step whether its gradients are exchanged: at the last one alone, or always."""
     if isinstance(root, FSDPModule):
         root.set_requires_gradient_sync(is_last or is_frugal)
         root.set_reshard_after_backward(is_last or is_frugal)
         root.set_is_last_backward(is_last)
-    yield
 
 
 def like(value: Tensor, parameter: Tensor) -> Tensor:

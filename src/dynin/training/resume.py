@@ -12,8 +12,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from dynin import checkpoint
 from dynin.config import to_dict
 from dynin.errors import CheckpointError
+from dynin.repository import SUMS, sha256
 from dynin.training import processes
 from dynin.training.config import TrainConfig
 
@@ -23,6 +25,7 @@ FREE = ("log_every", "save_every", "preview_every", "tensorboard", "output", "na
 """Settings that change nothing that is computed."""
 TOLD = {
     "settings": "other settings",
+    "start": "another content of the model that it started from",
     "data": "other data",
     "code": "another state of the code",
     "processes": "another number of processes",
@@ -47,6 +50,7 @@ def marks(config: TrainConfig, data: str) -> dict[str, Any]:
     settings = json.loads(json.dumps(to_dict(config), default=str, sort_keys=True))
     return {
         "settings": {name: value for name, value in settings.items() if name not in FREE},
+        "start": start_fingerprint(config.init),
         "data": data,
         "code": code_fingerprint(),
         "processes": processes.count(),
@@ -77,6 +81,20 @@ def code_fingerprint() -> str:
         for path in sorted(folder.rglob("*.py")):
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def start_fingerprint(init: str) -> str:
+    """SHA-256 over the weights that a run starts from, by the sums that its folder lists; empty without such a model.
+
+    What is frozen is not saved with a step but read from there again.
+    """
+    if not init:
+        return ""
+    if Path(init).is_file():  # a TOML file that names the model's parts
+        return sha256(Path(init))
+    folder = checkpoint.resolve(init)
+    sums = sorted(folder.rglob(SUMS)) or sorted(folder.rglob("*.safetensors"))
+    return hashlib.sha256("".join(sha256(path) for path in sums).encode()).hexdigest()
 
 
 def _difference(then: Any, now: Any) -> str:

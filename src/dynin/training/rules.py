@@ -18,7 +18,6 @@ Parity:
     The published losses as the reference code computes them: docs/parity.md, "Losses".
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -77,11 +76,3 @@ def published(task: str, modality: Modality, quirks: PublishedQuirks) -> Rule:
             counts_filler=not is_video or quirks.video_filler,
         )
     return Rule(masking="bernoulli", reduction="masked_over_p" if quirks.double_weight else "answer", support="text")
-
-
-PUBLISHED_COEFFICIENTS: Mapping[str, Mapping[str, float]] = {
-    "stage1": {"v2t": 1.0, "s2t": 1.0, "t2s": 1.0},
-    "stage2": {"t2i": 0.3, "i2i": 0.3, "t2t": 0.3, "i2t": 0.0, "v2t": 0.6, "s2t": 0.4, "t2s": 0.4},
-    "stage3": {"t2i": 1.0, "i2i": 0.0, "t2t": 2.0, "i2t": 0.0, "v2t": 0.5, "s2t": 0.0, "t2s": 0.0},
-}
-"""What the loss of each task weighs, by stage of the published training."""

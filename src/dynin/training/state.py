@@ -12,10 +12,8 @@ it renamed; LATEST follows. So a run that is killed at any moment finds the step
 Shards are written and read by `torch.distributed.checkpoint`; nothing is pickled.
 """
 
-import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 import warnings
@@ -32,6 +30,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from dynin.errors import CheckpointError
 from dynin.media.files import replace_whole
+from dynin.repository import sha256, sync
 from dynin.training import processes
 from dynin.training.optim import Average
 
@@ -189,7 +188,7 @@ def verify(place: Path) -> None:
             raise CheckpointError(f"{path}: missing")
         if path.stat().st_size != facts["bytes"]:
             raise CheckpointError(f"{path}: has {path.stat().st_size:,} bytes, {facts['bytes']:,} were written")
-        if _sha256(path) != facts["sha256"]:
+        if sha256(path) != facts["sha256"]:
             raise CheckpointError(f"{path}: its content changed since it was written")
 
 
@@ -200,13 +199,13 @@ def _name(step: int) -> str:
 def _commit(folder: Path, fresh: Path, place: Path, position: Mapping[str, Any]) -> None:
     """Sync, list, rename, point, and only then forget what is too old."""
     (fresh / POSITION).write_text(json.dumps(position))
-    files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(fresh.iterdir())}
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in sorted(fresh.iterdir())}
     (fresh / MANIFEST).write_text(json.dumps({"format": FORMAT, "files": files}, indent=1))
     for path in (*fresh.iterdir(), fresh):
-        _sync(path)
+        sync(path)
     shutil.rmtree(place, ignore_errors=True)
     fresh.rename(place)
-    _sync(folder)
+    sync(folder)
     _point(folder, place.name)
     for name in _steps(folder)[:-KEPT]:
         shutil.rmtree(folder / name)
@@ -216,7 +215,7 @@ def _point(folder: Path, name: str) -> None:
     """Let LATEST name a step."""
     with replace_whole(folder / LATEST) as temporary:
         temporary.write_text(name)
-    _sync(folder)
+    sync(folder)
 
 
 def _steps(folder: Path) -> list[str]:
@@ -317,19 +316,6 @@ def _require_fit(place: Path, parts: Mapping[str, Tensor], reader: dcp.HuggingFa
 
 def _kinds(names: Mapping[str, object]) -> list[str]:
     return sorted({name.partition(".")[0] for name in names})
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _reason(error: BaseException) -> str:

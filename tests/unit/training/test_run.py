@@ -157,3 +157,27 @@ def test_an_empty_mixture_is_told():
         TrainConfig(name="x", steps=1)
     with pytest.raises(ConfigError, match="nothing is drawn"):
         TrainConfig(name="x", steps=1, tasks={"t2i": 0.0})
+
+
+def test_a_run_goes_on_beside_the_same_start_alone(start, tmp_path):
+    """What is frozen is read from the start again, so another start would end elsewhere."""
+    copy = tmp_path / "start"
+    shutil.copytree(start, copy)
+    config = replace(settings(copy, tmp_path / "a"), frozen=("text",))
+    runs.run(config, device=torch.device("cpu"), report=lambda figures: None)
+    other = load(copy)
+    other.model.load_state_dict({name: value + 0.1 for name, value in other.model.state_dict().items()})
+    save(copy, other)
+    with pytest.raises(CheckpointError, match="another content of the model that it started from"):
+        runs.run(config, device=torch.device("cpu"), report=lambda figures: None)
+
+
+def test_exporting_replaces_no_folder_but_a_model(start, tmp_path):
+    config = settings(start, tmp_path)
+    runs.run(config, device=torch.device("cpu"), report=lambda figures: None)
+    taken = tmp_path / "photos"
+    taken.mkdir()
+    (taken / "dog.jpg").write_bytes(b"1")
+    with pytest.raises(CheckpointError, match="dog.jpg"):
+        runs.export(config, taken, {})
+    assert (taken / "dog.jpg").exists()
