@@ -3,12 +3,14 @@
 Enters: a network and an `OptimizerConfig`. Leaves: optimizers, rates and averaged weights. Does not know losses.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dynin.training import parallel
 from dynin.training.config import OptimizerConfig
 from dynin.training.freeze import Frozen
 
@@ -40,15 +42,45 @@ def build(model: nn.Module, config: OptimizerConfig, frozen: Frozen | None = Non
         filled = [group for group in groups if group["params"]]
         optimizers.append(torch.optim.AdamW(filled, lr=config.learning_rate, betas=(0.9, config.beta2), fused=True))
     if matrices:
+        kind = ShardedMuon if parallel.is_sharded(matrices[0]) else torch.optim.Muon
         optimizers.append(
-            torch.optim.Muon(
-                matrices, lr=config.matrix_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
-            )
+            kind(matrices, lr=config.matrix_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
         )
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak"] = group["lr"]
     return optimizers
+
+
+class ShardedMuon(torch.optim.Muon):
+    """Muon over matrices that are split over processes.
+
+    Momentum stays split; only the matrix that is to be turned is put together, in each process. PyTorch's own step
+    multiplies shards with each other, which takes many exchanges for each matrix and rounds their sums to bfloat16.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One step; the numbers are those of `torch.optim.Muon` over whole matrices."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                gradient = parameter.grad
+                if gradient is None:
+                    continue
+                momentum = self.state[parameter].setdefault("momentum_buffer", torch.zeros_like(gradient))
+                momentum.lerp_(gradient, 1 - group["momentum"])
+                update = gradient.lerp(momentum, group["momentum"])
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(parallel.like(_turned(parallel.whole(update), group), parameter))
+
+
+def _turned(update: Tensor, group: Mapping[str, Any]) -> Tensor:
+    """What Muon adds to a whole matrix for an update, momentum and decay apart."""
+    change = nn.Parameter(torch.zeros_like(update))
+    change.grad = update
+    settings = {name: group[name] for name in ("lr", "ns_coefficients", "ns_steps", "eps", "adjust_lr_fn")}
+    torch.optim.Muon([change], momentum=0.0, nesterov=False, weight_decay=0.0, **settings).step()
+    return change.detach()
 
 
 def set_rates(optimizers: Sequence[Optimizer], share: float) -> None:

@@ -83,10 +83,15 @@ def exchange(root: nn.Module, *, is_last: bool, is_frugal: bool) -> None:
 
 
 def like(value: Tensor, parameter: Tensor) -> Tensor:
-    """A tensor split as a parameter is."""
+    """A tensor split as a parameter is; every process has the whole one, so nothing is exchanged."""
     if isinstance(parameter, DTensor):
-        return distribute_tensor(value, parameter.device_mesh, parameter.placements)
+        return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
     return value
+
+
+def is_sharded(value: Tensor) -> bool:
+    """Whether a tensor is split over processes."""
+    return isinstance(value, DTensor)
 
 
 def whole(value: Tensor) -> Tensor:
