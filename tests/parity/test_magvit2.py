@@ -1,5 +1,6 @@
 """The published image tokenizer: recorded numbers, names and sizes, the order of bits, and what it refuses."""
 
+import gc
 import json
 import os
 import zlib
@@ -22,6 +23,7 @@ from dynin.tokenizers.protocol import ImageTokenizer
 
 FOLDER = Path(os.environ.get("DYNIN_GOLDEN", Path(__file__).parent / "golden"))
 TABLE = FOLDER / "magvitv2_tensors.json"
+MAPS = Path("/proc/self/maps")
 RECORDED = sorted(FOLDER.glob("magvitv2_*.npz")) if TABLE.is_file() else []
 NARROW = Magvit2Config(width=32, encoder_blocks=(1,) * 5, decoder_blocks=(1,) * 5, image_size=64)
 
@@ -328,3 +330,15 @@ def test_preprocessing_gives_the_published_levels(width, height, squash):
         expected = picture.resize((wide, high), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
     normalised = (np.asarray(expected, dtype=np.float32) / 255 - 0.5) / 0.5
     assert_close(got, torch.from_numpy(normalised).movedim(-1, 0), rtol=0, atol=2e-7)
+
+
+@pytest.mark.skipif(
+    not (RECORDED and MAPS.exists()), reason="needs magvitv2_*.npz, and Linux, which tells mapped files"
+)
+def test_loaded_weights_do_not_keep_their_file_in_memory(tmp_path, golden_tensors):
+    file = tmp_path / "model.safetensors"
+    save_file({name: value.contiguous() for name, value in golden_tensors.items()}, file)
+    tokenizer = load(tmp_path)  # as stored, so that nothing has to be converted
+    gc.collect()
+    assert str(file) not in MAPS.read_text()
+    assert tokenizer is not None
