@@ -31,7 +31,7 @@ TEXT, IMAGE, VIDEO, SPEECH = Modality.TEXT, Modality.IMAGE, Modality.VIDEO, Moda
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mixture:
-    """A `training.loop.RowSource`."""
+    """A `training.ahead.RowSource`."""
 
     world: EmojiWorld
     early_world: EmojiWorld

@@ -61,11 +61,12 @@ def stack(rows: Rows[Sequence], *, pad_id: int, num_columns: int = 0, num_rows: 
     )
 
 
-def pack(rows: Rows[Sequence], *, pad_id: int, tokens_per_batch: int) -> list[Batch]:
+def pack(rows: Rows[Sequence], *, pad_id: int, tokens_per_batch: int, is_ragged: bool = False) -> list[Batch]:
     """Rows of any lengths as batches of few shapes: rows of similar length together, longest first.
 
     Args:
         tokens_per_batch: Positions of a batch, padding included; a longer row is a batch of its own.
+        is_ragged: Whether the last batch may have fewer rows than fit; otherwise it is filled up with empty ones.
     """
     left = sorted(rows, key=lambda row: -len(row.ids))
     batches = []
@@ -73,5 +74,6 @@ def pack(rows: Rows[Sequence], *, pad_id: int, tokens_per_batch: int) -> list[Ba
         num_columns = -(-len(left[0].ids) // GRAIN) * GRAIN
         num_rows = max(1, tokens_per_batch // num_columns)
         chosen, left = left[:num_rows], left[num_rows:]
-        batches.append(stack(chosen, pad_id=pad_id, num_columns=num_columns, num_rows=num_rows))
+        size = {"num_columns": num_columns, "num_rows": 0 if is_ragged else num_rows}
+        batches.append(stack(chosen, pad_id=pad_id, **size))
     return batches

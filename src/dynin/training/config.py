@@ -65,10 +65,14 @@ class TrainConfig:
     """Positions that pass through the network at once, padding included; a step adds up its batches."""
     pack_length: int = 0
     """Places of a sequence into which several rows go, each seeing itself alone; 0 pads rows of like length instead."""
+    workers: int = 0
+    """Processes that make rows beside the training; 0 makes them in a thread, which is enough for a CPU."""
     dtype: str = "float32"
     """Of matrix products: "float32" or "bfloat16"; weights, sums and norms stay in float32 either way."""
     compile: bool = False
     """Compile the blocks with `torch.compile`; needs a C++ compiler, and some seconds for each length of rows."""
+    any_shape: bool = False
+    """Compile once for batches of any shape: a quicker start for few, large batches; else once for each shape."""
     recompute: bool = False
     """Make the inner values of blocks again on the way back instead of keeping them: less memory, a third more work."""
     reshard: bool = False
@@ -117,6 +121,8 @@ class TrainConfig:
         for name in ("steps", "rows_per_step", "tokens_per_batch", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"setting {name!r} is {getattr(self, name)}; expected at least 1")
+        if self.workers < 0:
+            raise ConfigError(f"setting 'workers' is {self.workers}; expected 0 (a thread) or more")
         if self.pack_length < 0:
             raise ConfigError(f"setting 'pack_length' is {self.pack_length}; expected 0 (no packing) or more")
         if self.dtype not in ("float32", "bfloat16"):

@@ -3,42 +3,23 @@
 Enters: a network, rows by step, settings. Leaves: trained weights and a log. Does not know diffusion, tasks or media.
 """
 
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Rows
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
 from dynin.errors import TrainingError
 from dynin.model.transformer import Transformer
-from dynin.sequence import packing
-from dynin.sequence.batch import Batch, pack
-from dynin.sequence.layout import Sequence
-from dynin.training import optim, parallel, processes, resume, state
+from dynin.sequence.batch import Batch
+from dynin.training import ahead, optim, parallel, processes, resume, state
+from dynin.training.ahead import RowSource
 from dynin.training.config import TrainConfig
 from dynin.training.freeze import Frozen
 from dynin.training.journal import Figures, Journal
-from dynin.training.objective import Hidden, LossModule, Objective, Tally, add_tallies
-
-STEPS_AHEAD = 3
-"""Steps whose rows are made while the network is at work."""
-
-
-@runtime_checkable
-class RowSource(Protocol):
-    """Where training rows come from; equal steps give equal rows, so a run resumes without remembering any."""
-
-    def rows(self, step: int) -> Rows[Sequence]:
-        """The rows of one step, of any tasks and lengths."""
-        ...
-
-    def fingerprint(self) -> str:
-        """What tells this data from other data; a run goes on with the same alone."""
-        ...
+from dynin.training.objective import Hidden, Loss, LossModule, Objective, Tally, add_tallies
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,17 +63,17 @@ def train(
     first = state.load(folder, model, average, optimizers, stood)
     journal = Journal(config.output / config.name, config, first)
     tallies: dict[str, Tally] = defaultdict(Tally)
-    for step, batches in _batches(source, first, objective.vocabulary.pad_id, config):
+    for step, made in ahead.steps(source, objective, config, first):
         share = optim.share_of_peak(step, config.steps, config.optimizer)
         optim.set_rates(optimizers, share)
-        add_tallies(tallies, gradients(root, objective, batches, step, config))
+        add_tallies(tallies, gradients(root, made.hidden, step, config))
         frozen.clear()
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.max_grad_norm)
         for optimizer in optimizers:
             optimizer.step()
         model.zero_grad(set_to_none=True)
         average.update(model, step)
-        journal.count(sum(int(batch.attend.sum()) for batch in batches))
+        journal.count(made.num_tokens)
         done = step + 1
         if done % config.log_every == 0 or done == config.steps:
             whole: dict[str, Tally] = defaultdict(Tally)
@@ -119,87 +100,38 @@ def prepare(model: Transformer, objective: Objective, config: TrainConfig) -> Lo
     if config.recompute:
         parallel.recompute_blocks(model)
     if config.compile:
-        parallel.compile_blocks(model)
+        parallel.compile_blocks(model, is_any_shape=config.any_shape)
     parallel.shard(root, model.blocks, is_frugal=config.reshard)
     return root
 
 
-def _batches(source: RowSource, first: int, pad_id: int, config: TrainConfig) -> Iterator[tuple[int, list[Batch]]]:
-    """The packed batches of every step from `first` on; those of later steps are made in the background."""
-
-    def make(step: int) -> list[Batch]:
-        if config.pack_length:
-            size = {"length": config.pack_length, "tokens_per_batch": config.tokens_per_batch}
-            return packing.batches(source.rows(step), pad_id=pad_id, **size)
-        return pack(source.rows(step), pad_id=pad_id, tokens_per_batch=config.tokens_per_batch)
-
-    with ThreadPoolExecutor(max_workers=1) as worker:
-        ahead = deque(worker.submit(make, step) for step in range(first, min(first + STEPS_AHEAD, config.steps)))
-        for step in range(first, config.steps):
-            batches = ahead.popleft().result()
-            if step + STEPS_AHEAD < config.steps:
-                ahead.append(worker.submit(make, step + STEPS_AHEAD))
-            yield step, batches
-
-
-def gradients(
-    root: LossModule, objective: Objective, batches: Rows[Batch], step: int, config: TrainConfig
-) -> dict[str, Tally]:
+def gradients(root: LossModule, mine: Rows[Hidden], step: int, config: TrainConfig) -> dict[str, Tally]:
     """Leave the gradients of the step's loss in the network; figures by task.
 
-    What is hidden is drawn first, for all batches of this process; then all processes agree on the divisors, and the
-    network runs over one batch after another.
+    All processes agree on the divisors, then the network runs over one batch of this process after another.
     """
     device = next(root.parameters()).device
-    mine = _of_this_process(objective, batches, step, config)
     divisors: Counter[str] = Counter()
     for part in processes.gather([hidden.divisors for hidden in mine]):
         for one in part:
             divisors.update(one)
-    tallies: dict[str, Tally] = defaultdict(Tally)
-    faults: list[str] = []
+    losses: list[Loss] = []
     for index, hidden in enumerate(mine):
         is_last = index + 1 == len(mine)
         parallel.exchange(root, is_last=is_last, is_frugal=config.reshard)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.dtype == "bfloat16"):
-            total, loss = root(_moved(hidden, device), divisors)
-        if not bool(torch.isfinite(total)):
-            faults.append(_told(hidden.batch))
+            total, loss = root(hidden.to(device), divisors)
         total.backward()
+        losses.append(replace(loss, total=total.detach()))
+    is_finite = torch.stack([loss.total for loss in losses]).isfinite().tolist()  # the first wait for the device
+    _require_finite([_told(hidden.batch) for hidden, fine in zip(mine, is_finite, strict=True) if not fine], step)
+    tallies: dict[str, Tally] = defaultdict(Tally)
+    for loss in losses:
         add_tallies(tallies, loss.tallies)
-    _require_finite(faults, step)
     for parameter in root.parameters():
         if parameter.grad is None and parameter.requires_grad:
             parameter.grad = torch.zeros_like(parameter)
     return tallies
-
-
-def _of_this_process(objective: Objective, batches: Rows[Batch], step: int, config: TrainConfig) -> list[Hidden]:
-    """This process's batches with what is hidden in them; at least one, and as many as the others have if frugal.
-
-    Draws depend on a batch's place among all, so they are the same in any number of processes.
-    """
-    count = processes.count()
-    blank = _blank(batches[0])
-    all_of_them = parallel.even(batches, blank, count) if config.reshard else list(batches)
-    all_of_them += [blank] * (count - len(all_of_them))
-    return [
-        objective.hide(batch, generator=torch.Generator().manual_seed(config.seed + 7919 * step + index))
-        for index, batch in processes.share(all_of_them)
-    ]
-
-
-def _blank(batch: Batch) -> Batch:
-    """One row without targets."""
-    ids, kind = batch.ids[:1], torch.full_like(batch.kind[:1], -1)
-    nothing = torch.zeros_like(batch.is_target[:1])
-    return replace(batch, ids=ids, is_target=nothing, attend=batch.attend[:1], kind=kind, tasks=(), names=())
-
-
-def _moved(hidden: Hidden, device: torch.device) -> Hidden:
-    """The same on the network's device."""
-    tensors: dict[str, Any] = {name: getattr(hidden, name).to(device) for name in ("xt", "weights", "counted")}
-    return replace(hidden, batch=hidden.batch.to(device), **tensors)
 
 
 def _told(batch: Batch) -> str:

@@ -10,9 +10,8 @@ rows are cut into batches or shared out over processes.
 
 from collections import defaultdict
 from collections.abc import Mapping, MutableMapping
-from collections.abc import Sequence as Rows
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -89,6 +88,16 @@ class Tally:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Scored:
+    """Places of a batch at which the same ids compete."""
+
+    support: SupportKind
+    modality: Modality
+    places: Int[Tensor, " K"]
+    """Counted through the rows of the batch."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Hidden:
     """A batch of which some targets are hidden."""
 
@@ -101,6 +110,20 @@ class Hidden:
     """Hidden places that figures are about: all but filler."""
     divisors: Mapping[str, float]
     """What the weights of a task are divided by, summed over this batch; see `loss`."""
+    scored: tuple[Scored, ...]
+    """The places with a weight, found here so that the device is never waited for."""
+    weight: float
+    """Sum of the weights."""
+    divided_by: tuple[str, ...]
+    """The divisor of each row."""
+    is_full: bool
+    """Whether every place is attended to, so that no mask is needed."""
+
+    def to(self, device: torch.device) -> "Hidden":
+        """The same on another device."""
+        tensors: dict[str, Any] = {name: getattr(self, name).to(device) for name in ("xt", "weights", "counted")}
+        scored = tuple(replace(group, places=group.places.to(device)) for group in self.scored)
+        return replace(self, batch=self.batch.to(device), scored=scored, **tensors)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,8 +134,18 @@ class Loss:
     """Sum of weighted cross-entropies."""
     weight: float
     """Sum of the weights."""
-    tallies: Mapping[str, Tally]
-    """By task."""
+    tasks: tuple[str, ...]
+    """Of the rows."""
+    sums: Float[Tensor, "B 3"]
+    """Of each row's counted places: what they lost, how many were right, how many there are."""
+
+    @property
+    def tallies(self) -> dict[str, Tally]:
+        """The same by task; waits for the device."""
+        tallies: dict[str, Tally] = {}
+        for task, (entropy, right, count) in zip(self.tasks, self.sums.tolist(), strict=False):
+            add_tallies(tallies, {task: Tally(entropy=entropy, right=int(right), count=int(count))})
+        return tallies
 
 
 class Objective:
@@ -131,10 +164,22 @@ class Objective:
 
     def hide(self, batch: Batch, *, generator: torch.Generator) -> Hidden:
         """Draw what is hidden in a batch whose targets are known, on the batch's device."""
+        rules = self._rules(batch)
         xt, is_hidden, is_visible, prob = self._corrupt(batch, generator)
         is_filler = self._filler(batch)
         weights, divisors = self._weights(batch, is_hidden, is_visible, is_filler, prob)
-        return Hidden(batch=batch, xt=xt, weights=weights, counted=is_hidden & ~is_filler, divisors=divisors)
+        tasks = zip(batch.tasks, rules, strict=False)
+        return Hidden(
+            batch=batch,
+            xt=xt,
+            weights=weights,
+            counted=is_hidden & ~is_filler,
+            divisors=divisors,
+            scored=self._scored(batch, weights > 0),
+            weight=float(weights.sum()),
+            divided_by=tuple(ALL if rule.reduction == "positions" else task for task, rule in tasks),
+            is_full=bool(batch.attend.all()),
+        )
 
     def loss(self, model: Transformer, hidden: Hidden, divisors: Mapping[str, float]) -> Loss:
         """Run the network over a batch.
@@ -147,20 +192,25 @@ class Objective:
             size = {"length": self.pack_length, "pad_id": self.vocabulary.pad_id}
             states = packing.hidden(model.hidden, hidden.xt, batch.attend, **size)
         else:
-            states = model.hidden(hidden.xt, batch.attend)
-        weights = hidden.weights * self._scales(batch, divisors)[:, None] if divisors else hidden.weights
+            states = model.hidden(hidden.xt, None if hidden.is_full else batch.attend)
+        weights = hidden.weights * self._scales(hidden, divisors)[:, None] if divisors else hidden.weights
         total = states.new_zeros((), dtype=torch.float32)
-        entropy = torch.zeros(batch.ids.shape, device=batch.ids.device)
-        right = torch.zeros_like(batch.is_target)
-        for support, modality, at in self._groups(batch, hidden.weights > 0):
+        entropy = torch.zeros(batch.ids.numel(), device=batch.ids.device)
+        right = torch.zeros_like(batch.is_target).flatten()
+        ids, flat_states, flat_weights = batch.ids.flatten(), states.flatten(0, 1), weights.flatten()
+        for group in hidden.scored:
+            at = group.places
+            support = self._support(group.support, group.modality)
             part, entropy[at], right[at] = cross_entropy(
-                states[at], model.output.weight, batch.ids[at], weights[at], self._support(support, modality)
+                flat_states.index_select(0, at), model.output.weight, ids[at], flat_weights[at], support
             )
             total = total + part
         if not total.requires_grad and states.requires_grad:  # nothing is hidden: every process still goes back
             total = model.head(states[:1, :1], batch.ids[0, :1]).float().sum() * 0
-        tallies = _tally(batch.tasks, hidden.counted, entropy, right)
-        return Loss(total=total, weight=float(hidden.weights.sum()), tallies=tallies)
+        counted, shape = hidden.counted, batch.ids.shape
+        told = (entropy.view(shape) * counted, right.view(shape) & counted, counted)
+        sums = torch.stack([figure.sum(dim=1, dtype=torch.float32) for figure in told], dim=1)
+        return Loss(total=total, weight=hidden.weight, tasks=batch.tasks, sums=sums)
 
     def _corrupt(
         self, batch: Batch, generator: torch.Generator
@@ -175,10 +225,7 @@ class Objective:
         shares = torch.where(
             is_grid_row, mask_prob(self.config.grid_schedule, times), mask_prob(self.config.stream_schedule, times)
         )
-        is_by_chance = torch.tensor(
-            [self._row_rule(batch, row).masking == "bernoulli" for row in range(len(batch.ids))]
-        )
-        is_by_chance = is_by_chance.to(device)
+        is_by_chance = torch.tensor([rule.masking == "bernoulli" for rule in self._rules(batch)]).to(device)
         is_hidden = exact_count(batch.is_target, shares, generator=generator)
         if bool(is_by_chance.any()):
             chances = (1 - FLOOR) * times + FLOOR
@@ -218,17 +265,17 @@ class Objective:
         prob: Float[Tensor, " B"],
     ) -> tuple[Float[Tensor, "B S"], dict[str, float]]:
         """What every place weighs, and what its task's weights are divided by."""
-        rules = [self._row_rule(batch, row) for row in range(len(batch.tasks))]
+        rules = self._rules(batch)
         weights = is_hidden.float() + self.config.correction_weight * is_visible.float()
         if self.config.balance and self.config.recipe == "dynin":
             weights = weights * batch.is_target.sum(dim=1, keepdim=True).clamp(min=1) ** -self.config.balance
-        fillers = torch.ones(len(batch.ids), device=weights.device)
-        fillers[: len(rules)] = torch.tensor([rule.filler_weight for rule in rules])
+        fillers = torch.tensor([rule.filler_weight for rule in rules]).to(weights.device)
         weights = torch.where(is_filler, weights * fillers[:, None], weights)
         divisors: defaultdict[str, float] = defaultdict(float)
-        for row, (task, rule) in enumerate(zip(batch.tasks, rules, strict=True)):
+        sums = weights.sum(dim=1).tolist()
+        for row, (task, rule) in enumerate(zip(batch.tasks, rules, strict=False)):
             if rule.reduction == "positions":
-                divisors[ALL] += float(weights[row].sum())
+                divisors[ALL] += sums[row]
             elif rule.reduction == "answer":
                 counts = batch.is_target[row] if rule.counts_filler else batch.is_target[row] & ~is_filler[row]
                 weights[row] /= prob[row].clamp(min=LEAST_PROB) * counts.sum().clamp(min=1)
@@ -239,28 +286,25 @@ class Objective:
                     weights[row] /= prob[row].clamp(min=LEAST_PROB)
         return weights, dict(divisors)
 
-    def _row_rule(self, batch: Batch, row: int) -> Rule:
-        """The rule of a row: that of its picture or video, if it makes one, else of its first target."""
-        if row >= len(batch.tasks):
-            return Rule()
-        kinds = batch.kind[row][batch.is_target[row]]
-        made = [MODALITIES[int(kind)] for kind in kinds.unique().tolist() if kind >= 0]
-        grids = [modality for modality in made if modality in GRIDS]
-        first = (grids or made or [Modality.TEXT])[0]
-        return self.config.rule(batch.tasks[row], first)
+    def _rules(self, batch: Batch) -> list[Rule]:
+        """The rule of every row: that of its picture or video, if it makes one, else of its first target."""
+        makes = [((batch.kind == index) & batch.is_target).any(dim=1) for index in range(len(MODALITIES))]
+        rules = [Rule()] * len(batch.ids)
+        for row, (task, has) in enumerate(zip(batch.tasks, torch.stack(makes, dim=1).tolist(), strict=False)):
+            made = [modality for modality, is_made in zip(MODALITIES, has, strict=True) if is_made]
+            grids = [modality for modality in made if modality in GRIDS]
+            rules[row] = self.config.rule(task, (grids or made or [Modality.TEXT])[0])
+        return rules
 
-    def _scales(self, batch: Batch, divisors: Mapping[str, float]) -> Float[Tensor, " B"]:
+    def _scales(self, hidden: Hidden, divisors: Mapping[str, float]) -> Float[Tensor, " B"]:
         """Coefficient over divisor of every row."""
-        scales = torch.zeros(len(batch.ids), device=batch.ids.device)
-        for row, task in enumerate(batch.tasks):
-            is_shared = self._row_rule(batch, row).reduction == "positions"
-            divisor = divisors.get(ALL if is_shared else task, 0.0)
+        scales = [0.0] * len(hidden.batch.ids)
+        for row, (task, name) in enumerate(zip(hidden.batch.tasks, hidden.divided_by, strict=True)):
+            divisor = divisors.get(name, 0.0)
             scales[row] = self.config.coefficients.get(task, 1.0) / divisor if divisor else 0.0
-        return scales
+        return torch.tensor(scales).to(hidden.weights.device)
 
-    def _groups(
-        self, batch: Batch, is_scored: Bool[Tensor, "B S"]
-    ) -> list[tuple[SupportKind, Modality, Bool[Tensor, "B S"]]]:
+    def _scored(self, batch: Batch, is_scored: Bool[Tensor, "B S"]) -> tuple[Scored, ...]:
         """The scored places by what competes there."""
         groups = []
         for index, modality in enumerate(MODALITIES):
@@ -272,9 +316,10 @@ class Objective:
                 rows = torch.zeros(len(batch.ids), dtype=torch.bool)
                 rows[: len(kinds)] = torch.tensor([one == kind for one in kinds])
                 here = at & rows.to(at.device)[:, None]
-                if bool(here.any()):
-                    groups.append((kind, modality, here))
-        return groups
+                places = here.flatten().nonzero()[:, 0]
+                if len(places):
+                    groups.append(Scored(support=kind, modality=modality, places=places))
+        return tuple(groups)
 
     def _support(self, kind: SupportKind, modality: Modality) -> Support:
         """The ids that compete."""
@@ -305,20 +350,6 @@ class LossModule(nn.Module):
         """The scalar to differentiate, and the rest."""
         loss = self.objective.loss(self.model, hidden, divisors)
         return loss.total, loss
-
-
-def _tally(
-    tasks: Rows[str], counted: Bool[Tensor, "B S"], entropy: Float[Tensor, "B S"], right: Bool[Tensor, "B S"]
-) -> dict[str, Tally]:
-    """Sums over the counted positions of each task's rows."""
-    sums = torch.stack([(entropy * counted).sum(1), (right & counted).sum(1).float(), counted.sum(1).float()], dim=1)
-    tallies: dict[str, Tally] = {}
-    for task, (row_entropy, row_right, row_count) in zip(tasks, sums.tolist(), strict=False):
-        tally = tallies.setdefault(task, Tally())
-        tally.entropy += row_entropy
-        tally.right += int(row_right)
-        tally.count += int(row_count)
-    return tallies
 
 
 def add_tallies(to: MutableMapping[str, Tally], more: Mapping[str, Tally]) -> None:

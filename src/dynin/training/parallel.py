@@ -36,8 +36,8 @@ def recompute_blocks(model: Transformer) -> None:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
-def compile_blocks(model: Transformer) -> None:
-    """Compile the blocks in place, once for each shape of a batch.
+def compile_blocks(model: Transformer, *, is_any_shape: bool = False) -> None:
+    """Compile the blocks in place, once for each shape of a batch, or once for any.
 
     Raises:
         ConfigError: If no C++ compiler is there.
@@ -49,7 +49,7 @@ def compile_blocks(model: Transformer) -> None:
         )
     torch._dynamo.config.recompile_limit = MOST_SHAPES
     for block in model.blocks:
-        block.compile(dynamic=False)
+        block.compile(dynamic=is_any_shape)
 
 
 def shard(root: nn.Module, blocks: Iterable[nn.Module], *, is_frugal: bool) -> None:

@@ -4,7 +4,9 @@ Enters: values of one process. Leaves: those of all. Does not know networks, los
 is one process and nothing is exchanged. How a network is shared out among them is in `training.parallel`.
 """
 
+import gc
 import os
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -15,6 +17,8 @@ import torch.distributed as dist
 Item = TypeVar("Item")
 PATIENCE = timedelta(seconds=int(os.environ.get("DYNIN_PATIENCE_S", "600")))
 """How long a process waits for the others before it gives up; the first steps may compile for minutes."""
+QUIET_S = 0.5
+"""The pause after the last exchange."""
 
 
 def join() -> None:
@@ -27,9 +31,15 @@ def join() -> None:
 
 
 def leave() -> None:
-    """Part from the other processes."""
+    """Part from the other processes.
+
+    Threads of gloo may hold on to values of the last exchange for a moment. Letting go of them needs the interpreter,
+    so one that comes too late ends the process with SIGABRT; the pause lets them finish.
+    """
     if dist.is_initialized():
         dist.destroy_process_group()
+        gc.collect()
+        time.sleep(QUIET_S)
 
 
 def rank() -> int:

@@ -21,7 +21,7 @@ from dynin.training.config import TrainConfig
 
 PACKAGES = ("data", "diffusion", "model", "nn", "sequence", "training")
 """The code whose change can change a training."""
-FREE = ("log_every", "save_every", "preview_every", "tensorboard", "output", "name")
+FREE = ("log_every", "save_every", "preview_every", "tensorboard", "output", "name", "workers")
 """Settings that change nothing that is computed."""
 TOLD = {
     "settings": "other settings",

@@ -37,10 +37,10 @@ from dynin.tokenizers.small.image import SmallImageTokenizer
 from dynin.tokenizers.text import ByteLevelText
 from dynin.tokenizers.video import VideoTokenizer
 from dynin.training import adapters, loop, optim, parallel, preview, processes, resume, state
+from dynin.training.ahead import RowSource
 from dynin.training.codec_speech import read_speech_codec
 from dynin.training.config import LoraConfig, TrainConfig
 from dynin.training.journal import Figures
-from dynin.training.loop import RowSource
 from dynin.training.objective import Objective
 from dynin.vocabulary import EMBEDDED
 

@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from dynin.errors import CheckpointError, ConfigError, TrainingError
+from dynin.errors import CheckpointError, ConfigError, DataError, TrainingError
 from dynin.model.config import ModelConfig
 from dynin.model.transformer import Transformer, initialise
-from dynin.sequence.batch import pack
 from dynin.sequence.layout import Assembler
 from dynin.sequence.task import EMBEDDED_TASKS
-from dynin.training import loop, optim, resume, state
+from dynin.training import ahead, loop, optim, resume, state
 from dynin.training.config import OptimizerConfig, TrainConfig
 from dynin.training.objective import LossModule, Objective, ObjectiveConfig
 from dynin.types import Modality
@@ -168,10 +167,11 @@ def test_the_size_of_batches_does_not_change_a_step(tmp_path):
     gradients = []
     for tokens in (64, 4096):
         model = small_model()
-        batches = pack(source.rows(0), pad_id=EMBEDDED["pad"], tokens_per_batch=tokens)
-        loop.gradients(LossModule(model, objective), objective, batches, 0, settings(tmp_path, 1))
+        config = replace(settings(tmp_path, 1), tokens_per_batch=tokens)
+        [(_, made)] = ahead.steps(source, objective, config, 0)
+        loop.gradients(LossModule(model, objective), made.hidden, 0, config)
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
-    assert len(batches) == 1
+    assert len(made.hidden) == 1
     for name, value in gradients[0].items():
         assert torch.allclose(value, gradients[1][name], atol=1e-6), name
 
@@ -196,3 +196,31 @@ def test_packed_rows_lose_what_padded_rows_lose(tmp_path):
         shapes.append(seen)
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert shapes == [[(1, 32)] * 24, [(1, 48)] * 12]  # a row by itself, padded; two rows in one sequence
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_any_number_of_workers_makes_the_same_steps(tmp_path, workers):
+    objective = Objective(EMBEDDED, ObjectiveConfig())
+    config = replace(settings(tmp_path, 9), workers=workers)
+    alone = ahead.Steps(Copies(), objective, config)
+    for step, made in ahead.steps(Copies(), objective, config, 2):
+        assert made.num_tokens == alone[step].num_tokens
+        for one, other in zip(made.hidden, alone[step].hidden, strict=True):
+            assert torch.equal(one.xt, other.xt)
+            assert torch.equal(one.weights, other.weights)
+    assert step == 8
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_fault_of_the_data_is_raised_as_it_was_told(tmp_path, workers):
+    class Faulty(Copies):
+        def rows(self, step):
+            if step == 3:
+                raise DataError("line 7, field 'image': no picture")
+            return super().rows(step)
+
+    config = replace(settings(tmp_path, 9), workers=workers)
+    seen: list[int] = []
+    with pytest.raises(DataError, match="^line 7, field 'image': no picture$"):
+        seen.extend(step for step, _ in ahead.steps(Faulty(), Objective(EMBEDDED, ObjectiveConfig()), config, 0))
+    assert seen == [0, 1, 2]
