@@ -21,7 +21,7 @@ ATLAS_COLUMNS = 10
 SIZES_PX = (64, 32, 16)
 """The sizes `tile` gives; each divides `TILE_PX`, so that averaging whole boxes is exact."""
 
-NUM_OBJECTS = 48
+NUM_OBJECTS = 100
 """How many objects the embedded model's world has: the first ones of `ARTWORKS`."""
 
 

@@ -44,6 +44,12 @@ OPERATION_WEIGHTS: dict[Operation, float] = {
 }  # fmt: skip
 """How often each edit is drawn."""
 
+DESCRIBE_SHARE = 0.7
+"""Share of questions about pictures and videos that ask for the whole description."""
+
+THINK_SHARE = 2 / 3
+"""Share of problems that ask for the worked steps."""
+
 MOST_DRAWS = 20_000
 """Draws after which a split counts as empty."""
 
@@ -62,8 +68,10 @@ class Draw:
     """The objects that exist."""
     split: Split
     max_things: int
-    counting_share: float = COUNTING_SHARE
     """Most things in a picture; with 1, clips show one thing only."""
+    counting_share: float = COUNTING_SHARE
+    think_share: float = THINK_SHARE
+    describe_share: float = DESCRIBE_SHARE
 
     def scene(self, generator: np.random.Generator) -> Scene:
         """A scene of any kind."""

@@ -17,7 +17,7 @@ from dynin.data.emoji_world import caption, clip_caption, problem, question, sen
 from dynin.data.emoji_world.artwork import NAMES, NUM_OBJECTS
 from dynin.data.emoji_world.clip import FRAME_RATE_HZ, Clip, frames, render_clip
 from dynin.data.emoji_world.clip_edit import animation, sample_frame_request
-from dynin.data.emoji_world.draw import SPOKEN_PICTURES, Draw
+from dynin.data.emoji_world.draw import DESCRIBE_SHARE, SPOKEN_PICTURES, THINK_SHARE, Draw
 from dynin.data.emoji_world.scene import MOST_THINGS, Scene, render
 from dynin.data.emoji_world.splits import Split
 from dynin.data.example import Example
@@ -30,12 +30,6 @@ TEXT, IMAGE, VIDEO, SPEECH = Modality.TEXT, Modality.IMAGE, Modality.VIDEO, Moda
 
 FEWEST_OBJECTS = 6
 """A world with fewer objects has too few compositions to hold some out."""
-
-DESCRIBE_SHARE = 0.7
-"""Share of questions about pictures and videos that ask for the whole description."""
-
-THINK_SHARE = 2 / 3
-"""Share of problems that ask for the worked steps."""
 
 Given = Mapping[Modality, object]
 Truth = Mapping[str, object]
@@ -69,6 +63,8 @@ class EmojiWorld:
         *,
         max_things: int = MOST_THINGS,
         counting_share: float = problem.COUNTING_SHARE,
+        think_share: float = THINK_SHARE,
+        describe_share: float = DESCRIBE_SHARE,
         speak: Callable[[str], Audio] | None = None,
     ) -> None:
         """Choose the world.
@@ -79,6 +75,8 @@ class EmojiWorld:
             num_objects: How many of the objects exist, from the first.
             max_things: Most things in a picture, 1 to 3; with 1, clips show one thing only.
             counting_share: How many of all problems count, from 0 to 1; another share than the usual one trains that.
+            think_share: How many of all problems ask for the worked steps.
+            describe_share: How many of the questions about pictures and videos ask for the whole description.
             speak: Says a sentence; needed by `example` of tasks with speech.
 
         Raises:
@@ -92,13 +90,15 @@ class EmojiWorld:
             raise ConfigError(f"num_objects is {num_objects}; give a number from {FEWEST_OBJECTS} to {len(NAMES)}")
         if not 1 <= max_things <= MOST_THINGS:
             raise ConfigError(f"max_things is {max_things}; give a number from 1 to {MOST_THINGS}")
-        if not 0 <= counting_share <= 1:
-            raise ConfigError(f"counting_share is {counting_share}; give a number from 0 to 1")
+        shares = {"counting_share": counting_share, "think_share": think_share, "describe_share": describe_share}
+        for name, share in shares.items():
+            if not 0 <= share <= 1:
+                raise ConfigError(f"{name} is {share}; give a number from 0 to 1")
         self.seed = seed
         self.split: Split = split
         self.names = NAMES[:num_objects]
         self.max_things = max_things
-        self._draw = Draw(names=self.names, split=split, max_things=max_things, counting_share=counting_share)
+        self._draw = Draw(names=self.names, split=split, max_things=max_things, **shares)
         self._speak = speak
 
     def example(self, task: str, index: int) -> Example:
@@ -147,7 +147,7 @@ def _say(values: Given, speak: Callable[[str], Audio]) -> dict[Modality, object]
 
 
 def _solve(draw: Draw, generator: np.random.Generator) -> Draft:
-    is_thinking = generator.random() < THINK_SHARE
+    is_thinking = generator.random() < draw.think_share
     drawn = draw.problem(generator)
     given, made = problem.prompt(drawn, is_thinking), problem.solution(drawn, is_thinking)
     return {TEXT: given}, {TEXT: made}, {"problem": drawn, "is_thinking": is_thinking}
@@ -155,7 +155,7 @@ def _solve(draw: Draw, generator: np.random.Generator) -> Draft:
 
 def _ask_picture(draw: Draw, generator: np.random.Generator) -> Draft:
     scene = draw.scene(generator)
-    if generator.random() < DESCRIBE_SHARE:
+    if generator.random() < draw.describe_share:
         asked = question.describe_scene(scene, generator)
     else:
         asked = question.ask_scene(scene, draw.names, generator)
@@ -164,7 +164,7 @@ def _ask_picture(draw: Draw, generator: np.random.Generator) -> Draft:
 
 def _ask_video(draw: Draw, generator: np.random.Generator) -> Draft:
     clip = draw.clip(generator)
-    if generator.random() < DESCRIBE_SHARE:
+    if generator.random() < draw.describe_share:
         asked = question.describe_clip(clip, generator)
     else:
         asked = question.ask_clip(clip, draw.names, generator)
