@@ -9,8 +9,8 @@ from pathlib import Path
 
 from dynin.data.emoji_world.problem import COUNTING_SHARE
 from dynin.data.records.sources import SourceConfig
+from dynin.data.variants import DRAWN
 from dynin.errors import ConfigError
-from dynin.sequence.task import EMBEDDED_TASKS
 from dynin.training.objective import ObjectiveConfig
 
 
@@ -53,7 +53,8 @@ class TrainConfig:
     """The run's folder below `runs/`."""
     steps: int
     tasks: Mapping[str, float] = field(default_factory=dict)
-    """How often each task of Emoji World is drawn; weights need not sum to one. None leaves that world out."""
+    """How often each task of Emoji World, or part of one (`data.variants`), is drawn; weights need not sum to one. None
+    leaves that world out."""
     data: Mapping[str, SourceConfig] = field(default_factory=dict)
     """One's own data: tables `[data.NAME]` with path and weight; see docs/data.md."""
     world_weight: float = 1.0
@@ -89,6 +90,8 @@ class TrainConfig:
     """A model folder whose tokenizers are taken while the weights are new; empty takes the codecs named below."""
     speech_shard: str = ""
     """Pre-tokenized speech (see `dynin data speech`); needed by tasks that hear or speak."""
+    long_speech_shard: str = ""
+    """The same with sounds of twice the length; needed by the drawn names that end in "_long"."""
     image_tokenizer: Path = Path("runs/codecs/image")
     speech_tokenizer: Path = Path("runs/codecs/speech")
     output: Path = Path("runs")
@@ -113,9 +116,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check names and counts."""
-        unknown = sorted(set(self.tasks) - set(EMBEDDED_TASKS))
+        unknown = sorted(set(self.tasks) - set(DRAWN))
         if unknown or not (self.tasks or self.data):
-            raise ConfigError(f"setting 'tasks' names {unknown or 'nothing'}; known tasks: {', '.join(EMBEDDED_TASKS)}")
+            raise ConfigError(f"setting 'tasks' names {unknown or 'nothing'}; known: {', '.join(DRAWN)}")
         if self.tasks and not any(weight > 0 for weight in self.tasks.values()):
             raise ConfigError(f"setting 'tasks' is {dict(self.tasks)}: nothing is drawn; give a weight above 0")
         for name in ("steps", "rows_per_step", "tokens_per_batch", "log_every", "save_every"):

@@ -5,7 +5,7 @@ cannot be made yet (a sentence without an end, say) is noted, never hidden, and 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ PLACE = 0
 """Index of the example of each task, among held-out ones."""
 
 
-def make(model: Dynin, tasks: Mapping[str, float], folder: Path, step: int) -> Path:
+def make(model: Dynin, tasks: Collection[str], folder: Path, step: int) -> Path:
     """Write what the model makes of one held-out example of each task; returns the step's folder."""
     place = folder / f"step-{step:08d}"
     place.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def make(model: Dynin, tasks: Mapping[str, float], folder: Path, step: int) -> P
     told: dict[str, Any] = {}
     with torch.no_grad():
         for task in SHOWN:
-            if tasks.get(task, 0) > 0:
+            if task in tasks:
                 told[task] = _one(model, world, task, place)
     (place / "made.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return place

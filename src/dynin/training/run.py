@@ -24,6 +24,7 @@ from dynin.data.records.encoder import RowEncoder
 from dynin.data.records.sources import open_source
 from dynin.data.rows import RowMaker
 from dynin.data.utterances import Utterances
+from dynin.data.variants import DRAWN
 from dynin.errors import CheckpointError, ConfigError
 from dynin.media.files import replace_whole
 from dynin.model.config import EMBEDDED as EMBEDDED_MODEL
@@ -139,25 +140,35 @@ def source_of(config: TrainConfig, tokenizers: Tokenizers) -> RowSource:
 
 
 def _world(config: TrainConfig, tokenizers: Tokenizers, maker: RowMaker) -> Mixture:
-    """Rows of Emoji World and of the shard of speech."""
-    utterances = Utterances.read(Path(config.speech_shard)) if config.speech_shard else None
-    made_by = tokenizers.fingerprints()["speech"]
-    if utterances is not None and utterances.fingerprint not in ("", made_by):
-        raise CheckpointError(
-            f"the codes in {config.speech_shard} were made by another speech tokenizer than this run's; make the shard "
-            "anew with `dynin data speech --codec`"
-        )
+    """Rows of Emoji World and of the shards of speech."""
+    weights = {name: weight for name, weight in config.tasks.items() if weight > 0}
+    world = partial(EmojiWorld, config.seed, counting_share=config.counting_share)
     return Mixture(
-        world=EmojiWorld(config.seed, counting_share=config.counting_share),
+        world=world(),
         early_world=EmojiWorld(config.seed, max_things=1),
+        worlds={name: world(**DRAWN[name].world) for name in weights if DRAWN[name].world},
         maker=maker,
-        weights={task: weight for task, weight in config.tasks.items() if weight > 0},
+        weights=weights,
         rows_per_step=config.rows_per_step,
         curriculum_steps=config.curriculum_steps,
         drop_prob=config.drop_prob,
         seed=config.seed,
-        utterances=utterances,
+        utterances=_utterances(config.speech_shard, tokenizers),
+        long_utterances=_utterances(config.long_speech_shard, tokenizers),
     )
+
+
+def _utterances(shard: str, tokenizers: Tokenizers) -> Utterances | None:
+    """A shard of speech, made by the run's own tokenizer."""
+    if not shard:
+        return None
+    utterances, made_by = Utterances.read(Path(shard)), tokenizers.fingerprints()["speech"]
+    if utterances.fingerprint not in ("", made_by):
+        raise CheckpointError(
+            f"the codes in {shard} were made by another speech tokenizer than this run's; make the shard anew with "
+            "`dynin data speech --codec`"
+        )
+    return utterances
 
 
 def network_of(config: TrainConfig, device: torch.device) -> Transformer:
@@ -242,5 +253,8 @@ def _preview(
     own = network_of(replace(config, lora=LoraConfig(), weights=""), torch.device("cpu"))
     _put(own, learned, config)
     preview.make(
-        Dynin.assemble(own, tokenizers, EMBEDDED), config.tasks, config.output / config.name / "previews", step
+        Dynin.assemble(own, tokenizers, EMBEDDED),
+        {DRAWN[name].task for name, weight in config.tasks.items() if weight > 0},
+        config.output / config.name / "previews",
+        step,
     )

@@ -11,6 +11,7 @@ from dynin.data.emoji_world.world import EmojiWorld
 from dynin.data.mixture import Mixture
 from dynin.data.rows import RowMaker
 from dynin.data.utterances import Utterances
+from dynin.data.variants import DRAWN
 from dynin.errors import ConfigError
 from dynin.sequence.layout import Assembler
 from dynin.sequence.parse import parse
@@ -102,3 +103,27 @@ def test_a_shard_without_an_answered_sum_is_refused():
     )
     with pytest.raises(ConfigError, match="no spoken sum"):
         mixture(utterances=lonely).rows_of("s2s", 1, step=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "marks"), [("t2t_thinking", (True,)), ("t2t_direct", (False,)), ("t2t", (True, False))]
+)
+def test_a_part_of_a_task_is_drawn_by_its_name(name, marks):
+    worlds = {part: EmojiWorld(0, **DRAWN[part].world) for part in ("t2t_thinking", "t2t_direct")}
+    rows = mixture(worlds=worlds).rows_of(name, 30, step=0)
+    texts = [TINY.tokenizers.text.decode(row.ids[row.spans[0].slice()].tolist()) for row in rows]
+    assert {row.task.name for row in rows} == {"t2t"}
+    assert {text.endswith("/think") for text in texts} == set(marks)
+
+
+def test_long_sounds_come_from_a_shard_of_their_own():
+    long = Utterances(
+        texts=("a dog on a red background then a cat on a red background",),
+        voices=("slt",),
+        all_codes=np.full(6, 9, np.uint16),
+        offsets=np.array([0, 6]),
+    )
+    row = mixture(long_utterances=long).rows_of("t2s_long", 1, step=0)[0]
+    assert parse(TINY.vocabulary, row, row.ids)[Modality.SPEECH].values.tolist() == [9] * 6
+    with pytest.raises(ConfigError, match="long_speech_shard"):
+        mixture().rows_of("s2t_long", 1, step=0)
