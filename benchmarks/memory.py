@@ -39,7 +39,7 @@ from dynin.training import loop
 from dynin.training.config import TrainConfig
 from dynin.training.objective import Objective, ObjectiveConfig
 from dynin.types import Modality
-from dynin.vocabulary import EMBEDDED, PUBLISHED
+from dynin.vocabulary import EMBEDDED
 
 PEAK = Path("/proc/self/clear_refs")
 WORDS = 75
@@ -227,22 +227,13 @@ def written(place: Path, case: Case) -> Path | None:
     """The folder of a case's model, written at its first use; None for the embedded model."""
     if not case.width:
         return None
-    from published import write_backbone, write_media
+    from drawn import write_backbone, write_media
 
     folder = place / f"{case.width}"
     if not folder.exists():
-        write_backbone(folder, network_of(case.width), torch.bfloat16, is_hollow=False)
+        write_backbone(folder, network_of(case.width), torch.bfloat16)
         write_media(folder)
-        fill_up(folder / "tokenizer.json")
     return folder
-
-
-def fill_up(path: Path) -> None:
-    """Give a small text tokenizer as many pieces as the published one has, so that as many ids are allowed."""
-    values = json.loads(path.read_text(encoding="utf-8"))
-    pieces = values["model"]["vocab"]
-    pieces |= {f"piece {number}": number for number in range(len(pieces), len(PUBLISHED.text))}
-    path.write_text(json.dumps(values), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import math
 import os
 import re
 from collections.abc import Container, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -39,6 +40,7 @@ _BITS = {
     "F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "U16": 16,
     "F8_E4M3": 8, "F8_E5M2": 8, "I8": 8, "U8": 8, "BOOL": 8,
 }  # fmt: skip
+MOST_HASHED_AT_ONCE = 8
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -159,24 +161,14 @@ def verify(folder: Path, paths: list[Path]) -> list[Path]:
     Raises:
         CheckpointError: If a file differs from its checksum.
     """
-    listed = _listed_sums(folder)
-    known = []
-    for path in paths:
-        expected = listed.get(path.relative_to(folder).as_posix()) or _hub_sum(folder, path)
-        if expected is None:
-            continue
-        known.append(path)
-        _checked_sum(path, expected)
-    return known
+    known = {path: expected for path, expected in _expected_sums(folder, paths).items() if expected is not None}
+    _hashed(known)
+    return [*known]
 
 
 def checked_sums(folder: Path, paths: list[Path]) -> dict[Path, str]:
     """The SHA-256 of files, each compared with the checksum that the folder carries for it, if any; errors as above."""
-    listed = _listed_sums(folder)
-    return {
-        path: _checked_sum(path, listed.get(path.relative_to(folder).as_posix()) or _hub_sum(folder, path))
-        for path in paths
-    }
+    return _hashed(_expected_sums(folder, paths))
 
 
 def read_json(path: Path) -> dict:
@@ -315,6 +307,18 @@ def _hub_sum(folder: Path, path: Path) -> str | None:
         if len(lines) > 1 and _SHA256.fullmatch(lines[1].strip()):
             return lines[1].strip()
     return None
+
+
+def _expected_sums(folder: Path, paths: list[Path]) -> dict[Path, str | None]:
+    """The checksum that a folder carries for each file, None where it carries none."""
+    listed = _listed_sums(folder)
+    return {path: listed.get(path.relative_to(folder).as_posix()) or _hub_sum(folder, path) for path in paths}
+
+
+def _hashed(expected: Mapping[Path, str | None]) -> dict[Path, str]:
+    """The SHA-256 of files, several at a time, as hashing takes longer than reading; errors as in `_checked_sum`."""
+    with ThreadPoolExecutor(max(1, min(MOST_HASHED_AT_ONCE, len(expected), os.cpu_count() or 1))) as pool:
+        return dict(zip(expected, pool.map(_checked_sum, expected.keys(), expected.values()), strict=True))
 
 
 def _checked_sum(path: Path, expected: str | None) -> str:

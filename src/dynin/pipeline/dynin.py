@@ -215,7 +215,7 @@ class Dynin:
         canvas = Canvas(ids=batch.ids, attend=None if bool(batch.attend.all()) else batch.attend, uncond_ids=uncond_ids)
         segments = [self._segment(jobs, batch, modality) for modality in jobs[0].task.targets]
         decoder = ParallelDecoder(TransformerDenoiser(self.model), self.vocabulary["mask"])
-        generators = [torch.Generator().manual_seed(job.request.seed) for job in jobs]
+        generators = [torch.Generator(device).manual_seed(job.request.seed) for job in jobs]  # where noise is wanted
         return decoder.run(canvas, segments, generator=generators, observer=observer)
 
     def _segment(self, jobs: Rows[_Job], batch: Batch, modality: Modality) -> Segment:
