@@ -14,8 +14,23 @@ from torch import Tensor
 from dynin.errors import VocabularyError
 
 PIECE_BYTES = 64 * 1024**2
-"""Room for the logits of one piece, in float32."""
+"""Room for the logits of one piece, in float32, where the table is small or does not learn."""
+FLOAT_BYTES = 4
 MOST_RUNS = 8
+
+
+def piece_places(num_choices: int, num_learned: int = 0, piece_bytes: int = PIECE_BYTES) -> int:
+    """How many places are compared at once.
+
+    Each piece adds to the gradient of the table. Where that is large, a piece may take half as much room: adding up
+    small pieces would move more memory than the products that are added.
+
+    Args:
+        num_choices: Ids that compete.
+        num_learned: Width of the table where it learns, else 0.
+        piece_bytes: Room for the logits of a piece, at least.
+    """
+    return max(1, piece_bytes // (FLOAT_BYTES * num_choices), num_learned // 2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,14 +72,21 @@ class Support:
         for (start, stop), part in zip(self.runs, rows.split(sizes), strict=True):
             table[start:stop] += part
 
-    def places(self, ids: Int[Tensor, " K"]) -> Int[Tensor, " K"]:
-        """Where each id stands among the allowed ones; VocabularyError for an id that is not one of them."""
+    def places(self, ids: Int[Tensor, " K"], *, is_checked: bool = False) -> Int[Tensor, " K"]:
+        """Where each id stands among the allowed ones.
+
+        Args:
+            is_checked: The ids are known to be allowed. Looking at them waits for the device that they are on.
+
+        Raises:
+            VocabularyError: For an id that is not one of them.
+        """
         places = torch.full_like(ids, -1)
         first = 0
         for start, stop in self.runs:
             places = torch.where((ids >= start) & (ids < stop), ids - start + first, places)
             first += stop - start
-        if bool((places < 0).any()):
+        if not is_checked and bool((places < 0).any()):
             wrong = ids[places < 0][0].item()
             raise VocabularyError(f"target id {wrong} is not among the {len(self)} ids allowed at its position")
         return places
@@ -77,6 +99,8 @@ def cross_entropy(
     weights: Float[Tensor, " K"],
     support: Support,
     piece_bytes: int = PIECE_BYTES,
+    *,
+    is_checked: bool = False,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " K"], Bool[Tensor, " K"]]:
     """The weighted sum of -log p(target) over the allowed ids.
 
@@ -85,12 +109,14 @@ def cross_entropy(
 
     Args:
         targets: Ids of the unified vocabulary.
-        piece_bytes: Room for the logits of a piece.
+        piece_bytes: Room for the logits of a piece; see `piece_places`.
+        is_checked: The targets are known to be allowed; see `Support.places`.
 
     Returns:
         The sum, what each place lost (without its weight or a gradient), and whether the target had the highest logit.
     """
-    total, losses, right = _CrossEntropy.apply(hidden, table, support.places(targets), weights, support, piece_bytes)
+    places = support.places(targets, is_checked=is_checked)
+    total, losses, right = _CrossEntropy.apply(hidden, table, places, weights, support, piece_bytes)
     return total, losses, right
 
 
@@ -110,23 +136,21 @@ class _CrossEntropy(torch.autograd.Function):
             to_rows = torch.zeros(rows.shape, device=rows.device) if needs_table else None
             losses = torch.empty(len(hidden), device=hidden.device)
             right = torch.empty(len(hidden), dtype=torch.bool, device=hidden.device)
-            size = max(1, piece_bytes // (4 * len(support)))
+            size = piece_places(len(support), table.shape[1] if needs_table else 0, piece_bytes)
             for first in range(0, len(hidden), size):
                 at = slice(first, first + size)
                 logits = (states[at] @ rows.T).float()
                 wanted = places[at, None]
                 right[at] = logits.argmax(dim=-1) == wanted[:, 0]
-                norm = logits.logsumexp(dim=-1, keepdim=True)
-                losses[at] = (norm - logits.gather(1, wanted))[:, 0]
+                logits = logits.log_softmax(dim=-1)
+                losses[at] = -logits.gather(1, wanted)[:, 0]
                 if not (needs_hidden or needs_table):
                     continue
-                slope = logits.sub_(norm).exp_()
-                slope.scatter_add_(1, wanted, torch.full_like(norm, -1.0))
-                slope = slope.mul_(weights[at, None].float()).to(dtype)
+                slope = logits.exp_().scatter_add_(1, wanted, logits.new_full(wanted.shape, -1.0)).to(dtype)
                 if to_hidden is not None:
-                    to_hidden[at] = slope @ rows
+                    to_hidden[at] = (slope @ rows) * weights[at, None]
                 if to_rows is not None:
-                    to_rows += slope.T @ states[at]
+                    to_rows += slope.T @ (states[at] * weights[at, None]).to(dtype)
                 del logits, slope  # free before the gradient of the whole table is made
             to_table = None
             if to_rows is not None:

@@ -16,7 +16,7 @@ left out where something a hundred times larger stands beside them.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dynin.diffusion.loss import PIECE_BYTES
+from dynin.diffusion.loss import piece_places
 from dynin.model.config import ModelConfig
 from dynin.nn.attention import EXPLICIT_MAX_SCORES
 
@@ -212,7 +212,7 @@ def _head_back_bytes(config: ModelConfig, work: Pass, how: Training) -> int:
     at the table:                the gradients of the rows, and of the whole table
     """
     places = work.num_rows * work.num_places
-    piece = min(places, max(1, PIECE_BYTES // (FLOAT * work.num_choices)))
+    piece = min(places, piece_places(work.num_choices, 0 if how.rank else config.d_model))
     logits = piece * work.num_choices * FLOAT
     rows = work.num_choices * config.d_model
     is_rounded = how.size < FLOAT and not how.rank

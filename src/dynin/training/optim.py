@@ -3,16 +3,23 @@
 Enters: a network and an `OptimizerConfig`. Leaves: optimizers, rates and averaged weights. Does not know losses.
 """
 
+import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from dynin.training import parallel
 from dynin.training.config import OptimizerConfig
 from dynin.training.freeze import Frozen
+
+TURNED_BYTES = 64 * 1024**2
+"""Room for the matrices that Muon turns together, in bfloat16; a larger one is turned alone."""
 
 
 def build(model: nn.Module, config: OptimizerConfig, frozen: Frozen | None = None) -> Sequence[Optimizer]:
@@ -42,45 +49,68 @@ def build(model: nn.Module, config: OptimizerConfig, frozen: Frozen | None = Non
         filled = [group for group in groups if group["params"]]
         optimizers.append(torch.optim.AdamW(filled, lr=config.learning_rate, betas=(0.9, config.beta2), fused=True))
     if matrices:
-        kind = ShardedMuon if parallel.is_sharded(matrices[0]) else torch.optim.Muon
-        optimizers.append(
-            kind(matrices, lr=config.matrix_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
-        )
+        optimizers.append(Muon(matrices, lr=config.matrix_rate, weight_decay=config.weight_decay))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak"] = group["lr"]
     return optimizers
 
 
-class ShardedMuon(torch.optim.Muon):
-    """Muon over matrices that are split over processes.
+class Muon(torch.optim.Muon):
+    """Muon that turns matrices of one shape together, split over processes or not.
 
-    Momentum stays split; only the matrix that is to be turned is put together, in each process. PyTorch's own step
-    multiplies shards with each other, which takes many exchanges for each matrix and rounds their sums to bfloat16.
+    PyTorch's own step turns one after another, which a GPU spends on starting small kernels; and where matrices are
+    split it multiplies shards with each other, which takes many exchanges for each matrix and rounds their sums to
+    bfloat16. Here momentum stays split; only the matrices that are being turned are put together, in each process.
     """
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One step; the numbers are those of `torch.optim.Muon` over whole matrices."""
         for group in self.param_groups:
+            alike: dict[torch.Size, list[Tensor]] = defaultdict(list)
             for parameter in group["params"]:
-                gradient = parameter.grad
-                if gradient is None:
-                    continue
-                momentum = self.state[parameter].setdefault("momentum_buffer", torch.zeros_like(gradient))
-                momentum.lerp_(gradient, 1 - group["momentum"])
-                update = gradient.lerp(momentum, group["momentum"])
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(parallel.like(_turned(parallel.whole(update), group), parameter))
+                if parameter.grad is not None:
+                    alike[parameter.shape].append(parameter)
+            for shape, matrices in alike.items():
+                size = max(1, TURNED_BYTES // (torch.bfloat16.itemsize * shape.numel()))
+                for first in range(0, len(matrices), size):
+                    self._move(matrices[first : first + size], group)
+
+    def _move(self, matrices: list[Tensor], group: Mapping[str, Any]) -> None:
+        """Move matrices of one shape."""
+        gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]
+        for matrix, gradient in zip(matrices, gradients, strict=True):
+            if not self.state[matrix]:
+                self.state[matrix]["momentum_buffer"] = torch.zeros_like(gradient)
+        momenta = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        updates = [parallel.whole(update) for update in torch._foreach_lerp(gradients, momenta, group["momentum"])]
+        changes = turned(torch.stack(updates), group["ns_coefficients"], group["ns_steps"], group["eps"]).float()
+        del updates
+        rate = 0.2 * math.sqrt(max(matrices[0].shape)) * group["lr"]  # the size of AdamW's steps
+        torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+        split = [parallel.like(change, matrix) for change, matrix in zip(changes, matrices, strict=True)]
+        torch._foreach_add_(matrices, split, alpha=-rate)
 
 
-def _turned(update: Tensor, group: Mapping[str, Any]) -> Tensor:
-    """What Muon adds to a whole matrix for an update, momentum and decay apart."""
-    change = nn.Parameter(torch.zeros_like(update))
-    change.grad = update
-    settings = {name: group[name] for name in ("lr", "ns_coefficients", "ns_steps", "eps", "adjust_lr_fn")}
-    torch.optim.Muon([change], momentum=0.0, nesterov=False, weight_decay=0.0, **settings).step()
-    return change.detach()
+def turned(
+    matrices: Float[Tensor, "N R C"], coefficients: tuple[float, float, float], num_steps: int, eps: float
+) -> Float[Tensor, "N R C"]:
+    """Each matrix with its singular values brought near 1, in bfloat16, by a Newton-Schulz iteration.
+
+    Source:
+        Jordan et al., https://kellerjordan.github.io/posts/muon; `torch.optim.Muon` computes the same for one matrix.
+    """
+    first, second, third = coefficients
+    is_tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.to(torch.bfloat16)
+    x = x.mT if is_tall else x
+    x = x / torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True).clamp(min=eps)
+    for _ in range(num_steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=second, alpha=third), x, beta=first)
+    return x.mT if is_tall else x
 
 
 def set_rates(optimizers: Sequence[Optimizer], share: float) -> None:
@@ -116,6 +146,6 @@ class Average:
     def update(self, model: nn.Module, step: int) -> None:
         """Move the average towards the network's present weights."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, parameter in model.named_parameters():
-            if name in self.tensors:
-                self.tensors[name].lerp_(parameter.detach().float(), 1 - decay)
+        present = {name: parameter for name, parameter in model.named_parameters() if name in self.tensors}
+        averages = [self.tensors[name] for name in present]
+        get_ema_multi_avg_fn(decay)(averages, [parameter.detach().float() for parameter in present.values()], None)

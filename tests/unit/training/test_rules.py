@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dynin.diffusion.loss import Support, cross_entropy
+from dynin.diffusion.loss import PIECE_BYTES, Support, cross_entropy, piece_places
 from dynin.errors import ConfigError, VocabularyError
 from dynin.sequence.batch import stack
 from dynin.training.objective import FLOOR, Objective, ObjectiveConfig
@@ -170,6 +170,29 @@ def test_a_target_outside_its_support_is_told():
         Support.of(torch.tensor([1, 2, 3])).places(torch.tensor([1, 7]))
     with pytest.raises(VocabularyError, match="9 runs"):
         Support.of(torch.arange(0, 18, 2))
+
+
+def test_pieces_grow_with_a_large_table_that_learns():
+    assert piece_places(1_000, 256) == PIECE_BYTES // 4_000
+    assert piece_places(126_080, 2048) == 1024
+    assert piece_places(126_080) == PIECE_BYTES // (4 * 126_080)
+    assert piece_places(10**9) == 1
+
+
+def test_targets_that_were_checked_are_not_looked_at_again():
+    support, ids = Support.of(torch.tensor([1, 2, 3, 9])), torch.tensor([9, 1, 3])
+    assert support.places(ids, is_checked=True).tolist() == support.places(ids).tolist() == [3, 0, 2]
+    read = []
+
+    class Reads(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            read.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    hidden, table = torch.randn(3, 4, requires_grad=True), torch.randn(10, 4, requires_grad=True)
+    with Reads():
+        cross_entropy(hidden, table, ids, torch.ones(3), support, is_checked=True)[0].backward()
+    assert not any("local_scalar" in name or "nonzero" in name for name in read)
 
 
 def test_a_negative_coefficient_is_told():
