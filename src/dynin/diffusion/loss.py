@@ -151,20 +151,21 @@ class _CrossEntropy(torch.autograd.Function):
                     to_hidden[at] = (slope @ rows) * weights[at, None]
                 if to_rows is not None:
                     to_rows += slope.T @ (states[at] * weights[at, None]).to(dtype)
-                del logits, slope  # free before the gradient of the whole table is made
-            to_table = None
-            if to_rows is not None:
-                to_table = torch.zeros_like(table)
-                support.add_to(to_table, to_rows.to(table.dtype))
-        ctx.made = (to_hidden, to_table)  # no inputs: nothing to watch over, and they may be scaled in place
+                del logits, slope
+        ctx.made = (to_hidden, to_rows)  # no inputs: nothing to watch over, and they may be scaled in place
+        ctx.support, ctx.table = support, (table.shape, {"dtype": table.dtype, "device": table.device})
         ctx.mark_non_differentiable(losses, right)
         return (losses * weights).sum(), losses, right
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
-        to_hidden, to_table = ctx.made
+        to_hidden, to_rows = ctx.made
         del ctx.made  # a second way back would scale them twice
-        for made in (to_hidden, to_table):
-            if made is not None:
-                made.mul_(slope)
+        if to_hidden is not None:
+            to_hidden.mul_(slope)
+        to_table = None
+        if to_rows is not None:  # the whole table's gradient is made only now: several supports hold their rows alone
+            shape, kind = ctx.table
+            to_table = torch.zeros(shape, **kind)
+            ctx.support.add_to(to_table, to_rows.mul_(slope).to(to_table.dtype))
         return to_hidden, to_table, None, None, None, None
