@@ -48,9 +48,10 @@ def speech(
     seed: Annotated[int, typer.Option(help="Same seed, same sentences.")] = 0,
     split: Annotated[str, typer.Option(help="train or held_out.")] = "train",
     codec: Annotated[Path, typer.Option(metavar="DIR", help="A speech tokenizer or a model.")] = DEFAULT_CODEC,
+    is_long: Annotated[bool, typer.Option("--long", help="Several sentences said as one.")] = False,
 ) -> None:
     """Write spoken sentences of Emoji World as codes for training."""
-    write_shard(output, codec=codec, count=count, seed=seed, split=_known(split, count, seed))
+    write_shard(output, codec=codec, count=count, seed=seed, split=_known(split, count, seed), is_long=is_long)
 
 
 data.command()(check)

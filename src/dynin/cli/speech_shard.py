@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from dynin.data.pretokenize_speech import BatchEncoder
 
 
-def write_shard(path: Path, *, codec: Path, count: int, seed: int, split: Literal["train", "held_out"]) -> None:
+def write_shard(
+    path: Path, *, codec: Path, count: int, seed: int, split: Literal["train", "held_out"], is_long: bool = False
+) -> None:
     """Speak `count` different sentences in the training voices, encode them, write the shard.
 
     Args:
@@ -36,11 +38,12 @@ def write_shard(path: Path, *, codec: Path, count: int, seed: int, split: Litera
 
     spoken_parts.require_programs(set(VOICES_TRAIN))
     tokenizer = read_encoder(codec)
-    texts = spoken_parts.world_sentences(count, seed=seed, split=split)
+    texts = spoken_parts.world_sentences(count, seed=seed, split=split, is_long=is_long)
     items = pretokenize_speech.assign_voices(texts, np.random.default_rng(seed))
     corpus = spoken_parts.speak_in_parts(items, sound_folder(path), report=Progress("spoken", count))
-    codes = pretokenize_speech.encode_corpus(corpus, tokenizer, Progress("encoded", count))
-    pretokenize_speech.write_codes(path, corpus, codes, tokenizer.fingerprint())
+    varied = pretokenize_speech.VariedCorpus.of(corpus, np.random.default_rng((seed, 1)))
+    codes = pretokenize_speech.encode_corpus(varied, tokenizer, Progress("encoded", len(varied)))
+    pretokenize_speech.write_codes(path, varied, codes, tokenizer.fingerprint())
     minutes = duration_s(corpus) / 60
     typer.echo(f"{count} sentences, {minutes:.1f} min, {sum(map(len, codes))} codes ({split}, seed {seed}) in {path}")
 

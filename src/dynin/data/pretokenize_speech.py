@@ -5,6 +5,7 @@ utterances one after another), `offsets` and the tokenizer's `fingerprint`. Does
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -13,14 +14,76 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dynin.data.emoji_world.voice import VOICE_TARGET, VOICES_TRAIN
+from dynin.data.emoji_world.voice import RATE_HZ, VOICE_TARGET, VOICES_TRAIN
 from dynin.data.speech_corpus import SpeechCorpus
+from dynin.media.audio import Audio, resample
 from dynin.media.files import replace_whole
 
 BATCH_SAMPLES = 16000 * 60
 """Samples encoded at once, padding included."""
 TARGET_SHARE = 0.6
 """Share of the sentences of a corpus that the target voice speaks."""
+
+
+RATES = (0.8, 1.25)
+"""Slowest and fastest playing of a varied utterance; its pitch goes with it."""
+PLAIN_SHARE = 0.25
+"""Share of the utterances of other voices that stay as they are."""
+VARIED = "varied"
+"""Added to the name of the voice of a varied utterance."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VariedCorpus:
+    """A corpus in more voices than were spoken: utterances played faster or slower, so that pitch and pace differ.
+
+    The target voice stays, and is heard once more varied; of the other voices a share stays.
+    """
+
+    corpus: SpeechCorpus
+    sources: Int[np.ndarray, " N"]
+    """The utterance of the corpus that each of these comes from."""
+    rates: Float[np.ndarray, " N"]
+    """How fast each is played; 1 leaves it as it is."""
+
+    @classmethod
+    def of(cls, corpus: SpeechCorpus, generator: np.random.Generator) -> "VariedCorpus":
+        """Draw the rates."""
+        is_target = np.array([voice == VOICE_TARGET for voice in corpus.voices])
+        copies = np.flatnonzero(is_target)
+        slowest, fastest = np.log(RATES)
+        drawn = np.exp(generator.uniform(slowest, fastest, size=len(corpus) + len(copies)))
+        is_plain = is_target | (generator.random(len(corpus)) < PLAIN_SHARE)
+        rates = np.where(np.concatenate([is_plain, np.zeros(len(copies), dtype=bool)]), 1.0, drawn)
+        return cls(corpus=corpus, sources=np.concatenate([np.arange(len(corpus)), copies]), rates=rates)
+
+    def __len__(self) -> int:
+        """Number of utterances."""
+        return len(self.sources)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What is said."""
+        return tuple(self.corpus.texts[source] for source in self.sources)
+
+    @property
+    def voices(self) -> tuple[str, ...]:
+        """Who says it; a varied voice is no longer the voice it was."""
+        return tuple(
+            self.corpus.voices[source] + (f" {VARIED}" if rate != 1 else "")
+            for source, rate in zip(self.sources, self.rates, strict=True)
+        )
+
+    def wave(self, index: int) -> Float[Tensor, " T"]:
+        """Samples of one utterance in [-1, 1]."""
+        wave = self.corpus.wave(int(self.sources[index]))
+        if self.rates[index] == 1:
+            return wave
+        return resample(Audio(samples=wave, rate_hz=RATE_HZ), round(RATE_HZ / self.rates[index])).samples
+
+    def lengths(self) -> Int[np.ndarray, " N"]:
+        """Samples of each utterance, to within one."""
+        return np.ceil(self.corpus.lengths()[self.sources] / self.rates).astype(np.int64)
 
 
 @runtime_checkable
@@ -37,7 +100,7 @@ class BatchEncoder(Protocol):
 
 
 def encode_corpus(
-    corpus: SpeechCorpus, tokenizer: BatchEncoder, report: Callable[[int], None] = lambda _: None
+    corpus: SpeechCorpus | VariedCorpus, tokenizer: BatchEncoder, report: Callable[[int], None] = lambda _: None
 ) -> list[Int[Tensor, " _"]]:
     """Codes of every utterance in the corpus's order; utterances of similar length share a batch.
 
@@ -54,7 +117,9 @@ def encode_corpus(
     return [codes[index] for index in range(len(corpus))]
 
 
-def write_codes(path: Path, corpus: SpeechCorpus, codes: Sequence[Int[Tensor, " _"]], fingerprint: str) -> None:
+def write_codes(
+    path: Path, corpus: SpeechCorpus | VariedCorpus, codes: Sequence[Int[Tensor, " _"]], fingerprint: str
+) -> None:
     """The shard of a corpus; the file appears whole or not at all."""
     offsets = np.concatenate([[0], np.cumsum([row.shape[0] for row in codes])]).astype(np.int64)
     with replace_whole(path) as temporary, temporary.open("wb") as stream:

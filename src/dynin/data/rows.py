@@ -18,6 +18,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from dynin.data.example import Example
+from dynin.data.patch_memo import PatchMemo
 from dynin.errors import RequestError
 from dynin.media.audio import Audio
 from dynin.media.video import Video
@@ -36,6 +37,8 @@ class RowMaker:
     image: ImageTokenizer
     speech: SpeechTokenizer | None = None
     """None where every sound comes as codes already."""
+    memo: PatchMemo | None = None
+    """Remembers the codes of patches, where many pictures are made of the same ones."""
     whole_prob: float = 0.5
     """Share of rows with the whole canvas of a flexible target; the others are cut to one of its blocks."""
 
@@ -90,7 +93,11 @@ class RowMaker:
         frames = {id(value): _frames(value) for value in values if _frames(value) is not None}
         if not frames:
             return {}
-        device_codes = self.image.encode(torch.cat([value for value in frames.values() if value is not None]))
+        stacked = [value for value in frames.values() if value is not None]
+        encode = self.image.encode if self.memo is None else self.memo.encode
+        if len({value.shape[1:] for value in stacked}) > 1:  # pictures of several sizes
+            return {key: encode(value).flatten() for key, value in frames.items() if value is not None}
+        device_codes = encode(torch.cat(stacked))
         counts = [len(value) for value in frames.values() if value is not None]
         return {key: part.flatten() for key, part in zip(frames, device_codes.split(counts), strict=True)}
 

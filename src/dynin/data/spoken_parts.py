@@ -28,9 +28,14 @@ Items = Sequence[tuple[str, str]]
 """Sentences, each with the name of the voice that speaks it."""
 
 
-def world_sentences(count: int, *, seed: int, split: Split) -> list[str]:
-    """The first different sentences of Emoji World in a split; RequestError if there are not so many."""
-    return distinct(EmojiWorld(seed, split=split).sentences(), count)
+def world_sentences(count: int, *, seed: int, split: Split, is_long: bool = False) -> list[str]:
+    """The first different sentences of Emoji World in a split; RequestError if there are not so many.
+
+    Args:
+        is_long: Several sentences said as one; see `EmojiWorld.long_sentences`.
+    """
+    world = EmojiWorld(seed, split=split)
+    return distinct(world.long_sentences() if is_long else world.sentences(), count)
 
 
 def general_sentences(count: int, *, seed: int) -> list[str]:

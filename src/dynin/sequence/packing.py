@@ -14,7 +14,7 @@ are left out altogether.
 
 from collections.abc import Callable
 from collections.abc import Sequence as Rows
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -41,13 +41,38 @@ class Packing:
     packed_rows: Int[Tensor, " N"]
     """The packed sequence it goes to."""
     packed_columns: Int[Tensor, " N"]
-    shape: tuple[int, int]
-    """Number and length of the packed sequences."""
+    documents: Int[Tensor, "P L"]
+    """The row that each packed place comes from; `PADDING` where there is none."""
+    positions: Int[Tensor, "P L"]
+    """Where it stood in that row."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number and length of the packed sequences."""
+        return self.documents.shape[0], self.documents.shape[1]
 
     @property
     def fill(self) -> float:
         """Share of packed places that are no padding."""
         return len(self.rows) / (self.shape[0] * self.shape[1])
+
+    def to(self, device: torch.device) -> "Packing":
+        """The same on another device."""
+        return Packing(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+    def sources(self, shape: tuple[int, int]) -> Int[Tensor, "B S"]:
+        """For each place of a batch of this shape its packed place, both counted through rows; 0 where it has none."""
+        sources = self.rows.new_zeros(shape)
+        sources[self.rows, self.columns] = self.packed_rows * self.shape[1] + self.packed_columns
+        return sources
+
+    def run(self, network: Hidden, ids: Int[Tensor, "B S"], pad_id: int) -> Float[Tensor, "P L D"]:
+        """The states of the packed places.
+
+        Args:
+            network: Takes ids, attend, documents and positions, such as `Transformer.hidden`.
+        """
+        return network(self.pack(ids, pad_id), self.documents != PADDING, self.documents, self.positions)
 
     def pack(self, values: Shaped[Tensor, "B S *rest"], filler: int | float) -> Shaped[Tensor, "P L *rest"]:
         """Values of a batch by their packed places."""
@@ -74,13 +99,19 @@ def plan(attend: Bool[Tensor, "B S"], length: int) -> Packing:
     homes, starts, num_sequences = _fit(attend.sum(dim=1).tolist(), length)
     rows, columns = attend.nonzero(as_tuple=True)
     inside = attend.cumsum(dim=1)[rows, columns] - 1
-    device = attend.device
+    packed_rows = torch.tensor(homes, device=attend.device)[rows]
+    packed_columns = torch.tensor(starts, device=attend.device)[rows] + inside
+    documents = rows.new_full((max(1, num_sequences), length), PADDING)
+    documents[packed_rows, packed_columns] = rows
+    positions = torch.zeros_like(documents)
+    positions[packed_rows, packed_columns] = columns
     return Packing(
         rows=rows,
         columns=columns,
-        packed_rows=torch.tensor(homes, device=device)[rows],
-        packed_columns=torch.tensor(starts, device=device)[rows] + inside,
-        shape=(max(1, num_sequences), length),
+        packed_rows=packed_rows,
+        packed_columns=packed_columns,
+        documents=documents,
+        positions=positions,
     )
 
 
@@ -112,12 +143,7 @@ def hidden(
         RequestError: If a row has more attended places than that.
     """
     packing = plan(attend, length)
-    documents = packing.rows.new_full(packing.shape, PADDING)
-    documents[packing.packed_rows, packing.packed_columns] = packing.rows
-    positions = torch.zeros_like(documents)
-    positions[packing.packed_rows, packing.packed_columns] = packing.columns
-    states = network(packing.pack(ids, pad_id), documents != PADDING, documents, positions)
-    return packing.unpack(states, (ids.shape[0], ids.shape[1]))
+    return packing.unpack(packing.run(network, ids, pad_id), (ids.shape[0], ids.shape[1]))
 
 
 def batches(rows: Rows[Sequence], *, pad_id: int, length: int, tokens_per_batch: int) -> list[Batch]:

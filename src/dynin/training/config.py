@@ -88,6 +88,8 @@ class TrainConfig:
     """A model folder to start from: its weights and tokenizers, a fresh optimizer. Empty starts from random weights."""
     tokenizers: str = ""
     """A model folder whose tokenizers are taken while the weights are new; empty takes the codecs named below."""
+    own_text: bool = False
+    """Of those tokenizers, learn that of text anew from sentences of the run's world."""
     speech_shard: str = ""
     """Pre-tokenized speech (see `dynin data speech`); needed by tasks that hear or speak."""
     long_speech_shard: str = ""
@@ -140,5 +142,9 @@ class TrainConfig:
             )
         if (self.weights or self.lora.rank or self.frozen) and not self.init:
             raise ConfigError("what is frozen comes from a model; set 'init' to a model folder or hub id")
+        if self.own_text and self.init:
+            raise ConfigError(
+                "settings 'own_text' and 'init' are both given; the weights of 'init' know its text alone"
+            )
         if self.network and self.init:
             raise ConfigError("settings 'network' and 'init' are both given; the sizes come from the model")

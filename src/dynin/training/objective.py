@@ -24,6 +24,7 @@ from dynin.errors import ConfigError
 from dynin.model.transformer import Transformer
 from dynin.sequence import packing
 from dynin.sequence.batch import MODALITIES, Batch
+from dynin.sequence.packing import Packing
 from dynin.training.rules import GRIDS, PublishedQuirks, Rule, SupportKind, published
 from dynin.types import Modality
 from dynin.vocabulary import Vocabulary
@@ -95,6 +96,12 @@ class Scored:
     modality: Modality
     places: Int[Tensor, " K"]
     """Counted through the rows of the batch."""
+    sources: Int[Tensor, " K"]
+    """Where the network's states of these places are, counted through the sequences that it runs over."""
+
+    def to(self, device: torch.device) -> "Scored":
+        """The same on another device."""
+        return replace(self, places=self.places.to(device), sources=self.sources.to(device))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,12 +125,15 @@ class Hidden:
     """The divisor of each row."""
     is_full: bool
     """Whether every place is attended to, so that no mask is needed."""
+    plan: Packing | None = None
+    """Where the network runs over packed sequences."""
 
     def to(self, device: torch.device) -> "Hidden":
         """The same on another device."""
         tensors: dict[str, Any] = {name: getattr(self, name).to(device) for name in ("xt", "weights", "counted")}
-        scored = tuple(replace(group, places=group.places.to(device)) for group in self.scored)
-        return replace(self, batch=self.batch.to(device), scored=scored, **tensors)
+        scored = tuple(group.to(device) for group in self.scored)
+        plan = self.plan and self.plan.to(device)
+        return replace(self, batch=self.batch.to(device), scored=scored, plan=plan, **tensors)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,16 +179,18 @@ class Objective:
         is_filler = self._filler(batch)
         weights, divisors = self._weights(batch, is_hidden, is_visible, is_filler, prob)
         tasks = zip(batch.tasks, rules, strict=False)
+        plan = packing.plan(batch.attend, self.pack_length) if self.pack_length else None
         return Hidden(
             batch=batch,
             xt=xt,
             weights=weights,
             counted=is_hidden & ~is_filler,
             divisors=divisors,
-            scored=self._scored(batch, weights > 0),
+            scored=self._scored(batch, weights > 0, plan),
             weight=float(weights.sum()),
             divided_by=tuple(ALL if rule.reduction == "positions" else task for task, rule in tasks),
             is_full=bool(batch.attend.all()),
+            plan=plan,
         )
 
     def loss(self, model: Transformer, hidden: Hidden, divisors: Mapping[str, float]) -> Loss:
@@ -188,9 +200,8 @@ class Objective:
             divisors: Those of all batches of the step, added up; empty leaves the weights undivided.
         """
         batch = hidden.batch
-        if self.pack_length:
-            size = {"length": self.pack_length, "pad_id": self.vocabulary.pad_id}
-            states = packing.hidden(model.hidden, hidden.xt, batch.attend, **size)
+        if hidden.plan is not None:
+            states = hidden.plan.run(model.hidden, hidden.xt, self.vocabulary.pad_id)
         else:
             states = model.hidden(hidden.xt, None if hidden.is_full else batch.attend)
         weights = hidden.weights * self._scales(hidden, divisors)[:, None] if divisors else hidden.weights
@@ -199,10 +210,10 @@ class Objective:
         right = torch.zeros_like(batch.is_target).flatten()
         ids, flat_states, flat_weights = batch.ids.flatten(), states.flatten(0, 1), weights.flatten()
         for group in hidden.scored:
-            at = group.places
-            support = self._support(group.support, group.modality)
+            at, table = group.places, model.output.weight
+            support, found = self._support(group.support, group.modality), flat_states.index_select(0, group.sources)
             part, entropy[at], right[at] = cross_entropy(
-                flat_states.index_select(0, at), model.output.weight, ids[at], flat_weights[at], support
+                found, table, ids[at], flat_weights[at], support, is_checked=True
             )
             total = total + part
         if not total.requires_grad and states.requires_grad:  # nothing is hidden: every process still goes back
@@ -304,9 +315,14 @@ class Objective:
             scales[row] = self.config.coefficients.get(task, 1.0) / divisor if divisor else 0.0
         return torch.tensor(scales).to(hidden.weights.device)
 
-    def _scored(self, batch: Batch, is_scored: Bool[Tensor, "B S"]) -> tuple[Scored, ...]:
-        """The scored places by what competes there."""
+    def _scored(self, batch: Batch, is_scored: Bool[Tensor, "B S"], plan: packing.Packing | None) -> tuple[Scored, ...]:
+        """The scored places by what competes there.
+
+        Raises:
+            VocabularyError: If a target is not among the ids that its place allows.
+        """
         groups = []
+        sources = None if plan is None else plan.sources((batch.ids.shape[0], batch.ids.shape[1])).flatten()
         for index, modality in enumerate(MODALITIES):
             at = is_scored & (batch.kind == index)
             if not bool(at.any()):
@@ -318,7 +334,9 @@ class Objective:
                 here = at & rows.to(at.device)[:, None]
                 places = here.flatten().nonzero()[:, 0]
                 if len(places):
-                    groups.append(Scored(support=kind, modality=modality, places=places))
+                    self._support(kind, modality).places(batch.ids.flatten()[places])
+                    found = places if sources is None else sources[places]
+                    groups.append(Scored(support=kind, modality=modality, places=places, sources=found))
         return tuple(groups)
 
     def _support(self, kind: SupportKind, modality: Modality) -> Support:

@@ -8,7 +8,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from dynin.config import to_dict
 from dynin.data.emoji_world.clip import FRAME_RATE_HZ, NUM_FRAMES
 from dynin.data.emoji_world.world import EmojiWorld
 from dynin.data.mixture import Mixture
+from dynin.data.patch_memo import PatchMemo
 from dynin.data.records.blend import WORLD, Blend
 from dynin.data.records.encoder import RowEncoder
 from dynin.data.records.sources import open_source
@@ -47,6 +48,8 @@ from dynin.vocabulary import EMBEDDED
 
 CORPUS_EXAMPLES = 3000
 """Examples of each task whose text the text tokenizer learns its merges from."""
+REMEMBERED = 1 << 16
+"""Texts whose ids are remembered; spoken sentences come again and again."""
 _TOLD = ("steps", "million positions trained on, padding left out", "hours")
 TEXT_TASKS = ("t2t", "i2t", "v2t", "t2i", "i2i", "t2v", "i2v", "v2v", "v2i", "s2t")
 
@@ -71,20 +74,25 @@ def text_tokenizer(folder: Path, world: EmojiWorld) -> ByteLevelText:
 
 
 def tokenizers_of(config: TrainConfig) -> Tokenizers:
-    """Those of the model that the run starts from, else the trained codecs and the run's own text tokenizer.
+    """Those of a model, else the trained codecs and the run's own text tokenizer.
 
     Raises:
         CheckpointError: If one is missing or damaged.
     """
     if config.init or config.tokenizers:
-        return load(config.init or config.tokenizers).tokenizers
+        given = load(config.init or config.tokenizers).tokenizers
+        return replace(given, text=_own_text(config)) if config.own_text else given
     image = SmallImageTokenizer.load(config.image_tokenizer)
     return Tokenizers(
-        text=text_tokenizer(config.output / config.name, EmojiWorld(config.seed)),
+        text=_own_text(config),
         image=image,
         video=VideoTokenizer(image=image, num_frames=NUM_FRAMES, rate_hz=FRAME_RATE_HZ),
         speech=read_speech_codec(config.speech_tokenizer),
     )
+
+
+def _own_text(config: TrainConfig) -> ByteLevelText:
+    return text_tokenizer(config.output / config.name, EmojiWorld(config.seed))
 
 
 def run(
@@ -115,10 +123,12 @@ def source_of(config: TrainConfig, tokenizers: Tokenizers) -> RowSource:
         CheckpointError: If the shard of speech was made by another tokenizer.
         DataError: If own data is missing, was prepared for another model, or has a faulty row.
     """
+    image = tokenizers.image
     maker = RowMaker(
-        assembler=Assembler(vocabulary=EMBEDDED, encode_text=tokenizers.text.encode),
+        assembler=Assembler(vocabulary=EMBEDDED, encode_text=lru_cache(REMEMBERED)(tokenizers.text.encode)),
         tasks=EMBEDDED_TASKS,
-        image=tokenizers.image,
+        image=image,
+        memo=PatchMemo(image) if isinstance(image, SmallImageTokenizer) else None,
         whole_prob=config.whole_prob,
     )
     world = _world(config, tokenizers, maker) if config.tasks else None

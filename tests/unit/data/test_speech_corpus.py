@@ -11,7 +11,14 @@ from torch import Tensor
 
 from dynin.data.emoji_world.sentences_general import general_sentence
 from dynin.data.emoji_world.voice import VOICES_HELD_OUT
-from dynin.data.pretokenize_speech import BATCH_SAMPLES, assign_voices, encode_corpus, length_batches, write_codes
+from dynin.data.pretokenize_speech import (
+    BATCH_SAMPLES,
+    VariedCorpus,
+    assign_voices,
+    encode_corpus,
+    length_batches,
+    write_codes,
+)
 from dynin.data.speech_corpus import SpeechCorpus, duration_s, sentence_phones, synthesise
 from dynin.data.utterances import Utterances
 from dynin.errors import MediaError
@@ -95,3 +102,22 @@ def test_sentences_are_spoken_with_their_phones() -> None:
     assert corpus.phones == (sentence_phones("a dog"), "t uw k ae t s")
     assert corpus.voices == ("slt", "kal16")
     assert corpus.lengths().min() > 4000
+
+
+def test_varied_voices_are_told_apart_and_the_target_voice_stays():
+    corpus = SpeechCorpus(
+        texts=("one", "two", "three"),
+        voices=("slt", "awb", "kal16"),
+        phones=("", "", ""),
+        offsets=np.array([0, 1600, 4800, 8000]),
+        samples=np.random.default_rng(0).integers(-9000, 9000, 8000).astype(np.int16),
+    )
+    varied = VariedCorpus.of(corpus, np.random.default_rng(5))
+    assert varied.texts == ("one", "two", "three", "one")
+    assert varied.voices[0] == "slt"
+    assert varied.voices[3] == "slt varied"
+    for index, (rate, voice, length) in enumerate(zip(varied.rates, varied.voices, varied.lengths(), strict=True)):
+        assert 0.8 <= rate <= 1.25
+        assert voice.endswith(" varied") == (rate != 1)
+        assert abs(len(varied.wave(index)) - length) <= 1
+    assert torch.equal(varied.wave(0), corpus.wave(0))
