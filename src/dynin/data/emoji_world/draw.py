@@ -23,8 +23,8 @@ from dynin.data.emoji_world.problem import (
     spoken_answer,
     spoken_question,
 )
-from dynin.data.emoji_world.scene import Kind, Scene, sample_scene
-from dynin.data.emoji_world.sentence import WEIGHTS, Sentence, SentenceKind, sample_sentence
+from dynin.data.emoji_world.scene import GRID_CELLS, Kind, Scene, sample_scene
+from dynin.data.emoji_world.sentence import JOINING, LONG_WORDS, WEIGHTS, Sentence, SentenceKind, sample_sentence
 from dynin.data.emoji_world.splits import (
     Split,
     is_clip_held_out,
@@ -69,6 +69,10 @@ class Draw:
     split: Split
     max_things: int
     """Most things in a picture; with 1, clips show one thing only."""
+    num_cells: int = GRID_CELLS
+    """Cells along a side of a picture."""
+    is_long: bool = False
+    """Whether what is read and written down word for word is long."""
     counting_share: float = COUNTING_SHARE
     think_share: float = THINK_SHARE
     describe_share: float = DESCRIBE_SHARE
@@ -76,7 +80,7 @@ class Draw:
     def scene(self, generator: np.random.Generator) -> Scene:
         """A scene of any kind."""
         kind = _weighted(self._kinds(), KIND_WEIGHTS, generator)
-        return self._until(lambda: sample_scene(kind, self.names, generator, self.max_things), is_scene_held_out)
+        return self._until(lambda: self._any_scene(kind, generator), is_scene_held_out)
 
     def clip(self, generator: np.random.Generator, *, is_whole: bool = False) -> Clip:
         """A clip; with `is_whole` its first frame shows the whole moving thing."""
@@ -93,7 +97,7 @@ class Draw:
 
         def draw() -> Edit | None:
             kind = _weighted(kinds, KIND_WEIGHTS, generator)
-            source = sample_scene(kind, self.names, generator, self.max_things)
+            source = self._any_scene(kind, generator)
             if operation == "recolour":
                 source = _with_family(source, self._family_names(), generator)
             if self.split == "train" and is_scene_held_out(source):
@@ -120,6 +124,10 @@ class Draw:
             lambda drawn: is_problem_held_out(drawn.key),
         )
 
+    def said(self, generator: np.random.Generator) -> Sentence:
+        """A sentence to be read aloud or written down, of any kind."""
+        return self.long_sentence(generator) if self.is_long else self.sentence(tuple(WEIGHTS), generator)
+
     def sentence(
         self, kinds: Sequence[SentenceKind], generator: np.random.Generator, *, is_canonical: bool = False
     ) -> Sentence:
@@ -127,9 +135,30 @@ class Draw:
         allowed = [kind for kind in kinds if FEWEST_THINGS.get(kind, 0) <= self.max_things]
         kind = _weighted(allowed, WEIGHTS, generator)
         return self._until(
-            lambda: sample_sentence(kind, self.names, generator, max_things=self.max_things, is_canonical=is_canonical),
+            lambda: sample_sentence(
+                kind,
+                self.names,
+                generator,
+                max_things=self.max_things,
+                num_cells=self.num_cells,
+                is_canonical=is_canonical,
+            ),
             lambda drawn: is_sentence_held_out(drawn.text) or is_content_held_out(drawn.content),
         )
+
+    def long_sentence(self, generator: np.random.Generator) -> Sentence:
+        """Sentences of all kinds said in one go; each is of the split, and in training the whole, too."""
+        while True:
+            parts: list[Sentence] = []
+            num_words = 0
+            while num_words < LONG_WORDS[0]:
+                part = self.sentence(tuple(WEIGHTS), generator)
+                if num_words + part.num_words <= LONG_WORDS[1]:
+                    parts.append(part)
+                    num_words += part.num_words
+            text = JOINING.join(part.text for part in parts)
+            if self.split == "held_out" or not is_sentence_held_out(text):
+                return Sentence(kind="long", text=text, content=None)
 
     def spoken_sum(self, generator: np.random.Generator) -> Sum:
         """A sum of one step, by the sum and by the sentences that ask and answer it."""
@@ -141,6 +170,9 @@ class Draw:
                 or is_sentence_held_out(spoken_answer(drawn))
             ),
         )
+
+    def _any_scene(self, kind: Kind, generator: np.random.Generator) -> Scene:
+        return sample_scene(kind, self.names, generator, self.max_things, self.num_cells)
 
     def _kinds(self) -> list[Kind]:
         return [kind for kind in KIND_WEIGHTS if FEWEST_THINGS[kind] <= self.max_things]

@@ -19,9 +19,7 @@ from dynin.data.emoji_world.artwork import COLOUR_FAMILIES, family, plural
 from dynin.data.emoji_world.caption import is_describable
 from dynin.data.emoji_world.scene import (
     BACKGROUNDS,
-    CANVAS_PX,
     CELL_PX,
-    GRID_CELLS,
     MOST_THINGS,
     RELATIONS,
     Relation,
@@ -104,14 +102,14 @@ def sample_edit(
     return Edit(operation=operation, instruction=instruction, source=source, target=target)
 
 
-def changed_region(edit: Edit) -> Bool[np.ndarray, "64 64"]:
+def changed_region(edit: Edit) -> Bool[np.ndarray, "Y X"]:
     """The pixels that the edit may change; all others are equal in source and target.
 
     These are the squares of every thing that comes, goes or changes; for a new background, all that no thing covers.
     """
     if edit.operation == "background":
         return ~(visible_masks(edit.source).any(axis=0) & (render(edit.source) == render(edit.target)).all(axis=-1))
-    region = np.zeros((CANVAS_PX, CANVAS_PX), dtype=bool)
+    region = np.zeros((edit.source.side_px,) * 2, dtype=bool)
     for thing in set(edit.source.things) ^ set(edit.target.things):
         top, left, side = thing.row * CELL_PX, thing.column * CELL_PX, thing.num_cells * CELL_PX
         region[top : top + side, left : left + side] = True
@@ -166,7 +164,7 @@ def _add(scene: Scene, names: Sequence[str], generator: np.random.Generator) -> 
     options = []
     for held in RELATIONS:
         thing = _beside(anchor, held, name)
-        if is_inside(thing) and not any(overlap(thing, other) for other in scene.things):
+        if is_inside(thing, scene.num_cells) and not any(overlap(thing, other) for other in scene.things):
             options.append((held, thing))
     if not options:
         return None
@@ -180,7 +178,7 @@ def _move(scene: Scene, generator: np.random.Generator) -> tuple[str, Scene] | N
     if scene.kind == "count":
         return None
     old = _any_thing(scene, generator)
-    last = GRID_CELLS - old.num_cells
+    last = scene.num_cells - old.num_cells
     ends = {"left": (0, old.row), "right": (last, old.row), "up": (old.column, 0), "down": (old.column, last)}
     options = []
     for direction, (column, row) in ends.items():

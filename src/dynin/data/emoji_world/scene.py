@@ -4,6 +4,7 @@ Enters: object names and a numpy generator. Leaves: `Scene` values, their pixels
 know: wording, splits, tasks, files.
 
     64 x 64 px = 4 x 4 cells of 16 px; a large thing covers 2 x 2 cells, a small one covers one cell.
+    A canvas of more cells has more room and things of the same size.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,9 @@ from dynin.data.emoji_world.artwork import tile
 
 CELL_PX = 16
 GRID_CELLS = 4
-CANVAS_PX = CELL_PX * GRID_CELLS
+"""Cells along a side of the usual canvas, the smallest there is."""
+MOST_CELLS = 16
+"""Cells along a side of the largest canvas."""
 
 Size = Literal["large", "small"]
 SIZE_CELLS: dict[str, int] = {"large": 2, "small": 1}
@@ -70,6 +73,13 @@ class Scene:
 
     things: tuple[Thing, ...]
     background: str
+    num_cells: int = GRID_CELLS
+    """Cells along a side of the canvas."""
+
+    @property
+    def side_px(self) -> int:
+        """Pixels along a side of the canvas."""
+        return self.num_cells * CELL_PX
 
     @property
     def kind(self) -> Kind:
@@ -107,28 +117,37 @@ def overlap(one: Thing, other: Thing) -> bool:
     )
 
 
-def is_inside(thing: Thing) -> bool:
-    """Whether the whole thing lies on the canvas."""
-    last = GRID_CELLS - thing.num_cells
+def is_inside(thing: Thing, num_cells: int = GRID_CELLS) -> bool:
+    """Whether the whole thing lies on a canvas of so many cells a side."""
+    last = num_cells - thing.num_cells
     return 0 <= thing.column <= last and 0 <= thing.row <= last
 
 
-def places(size: Size) -> tuple[tuple[int, int], ...]:
-    """Every (column, row) at which a thing of this size lies inside the canvas."""
-    last = GRID_CELLS - SIZE_CELLS[size]
+@cache
+def places(size: Size, num_cells: int = GRID_CELLS) -> tuple[tuple[int, int], ...]:
+    """Every (column, row) at which a thing of this size lies inside a canvas of so many cells a side."""
+    last = num_cells - SIZE_CELLS[size]
     return tuple(product(range(last + 1), range(last + 1)))
 
 
 @cache
 def _layouts(sizes: tuple[Size, ...]) -> dict[tuple[Relation | None, ...], tuple[tuple[tuple[int, int], ...], ...]]:
-    """All overlap-free placements, keyed by the relations of things (0, 1), (2, 0) and (2, 1), as far as they exist."""
+    """All overlap-free placements on the usual canvas, by the relations of things (0, 1), (2, 0) and (2, 1)."""
     found: dict[tuple[Relation | None, ...], list[tuple[tuple[int, int], ...]]] = {}
     for placement in product(*(places(size) for size in sizes)):
-        things = _put(("",) * len(sizes), sizes, placement)
-        pairs = ((0, 1),) if len(sizes) == 2 else ((0, 1), (2, 0), (2, 1))
-        if not any(overlap(things[i], things[j]) for i, j in pairs):
-            found.setdefault(tuple(relation(things[i], things[j]) for i, j in pairs), []).append(placement)
+        key = _relations(sizes, placement)
+        if key is not None:
+            found.setdefault(key, []).append(placement)
     return {key: tuple(placements) for key, placements in found.items()}
+
+
+def _relations(sizes: tuple[Size, ...], placement: Sequence[tuple[int, int]]) -> tuple[Relation | None, ...] | None:
+    """The relations of things (0, 1), (2, 0) and (2, 1), as far as they exist; None where things overlap."""
+    things = _put(("",) * len(sizes), sizes, placement)
+    pairs = ((0, 1),) if len(sizes) == 2 else ((0, 1), (2, 0), (2, 1))
+    if any(overlap(things[i], things[j]) for i, j in pairs):
+        return None
+    return tuple(relation(things[i], things[j]) for i, j in pairs)
 
 
 @cache
@@ -147,6 +166,35 @@ def _trio_layouts(sizes: tuple[Size, ...], first: Relation) -> tuple[tuple[tuple
     )
 
 
+def _draw_placement(
+    sizes: tuple[Size, ...], first: Relation | None, num_cells: int, generator: np.random.Generator
+) -> tuple[tuple[int, int], ...]:
+    """Places of two or three things that do not overlap, every choice of them being equally likely.
+
+    Args:
+        first: The relation of the first two things; a third must then be related to one of them. None for any places.
+    """
+    if num_cells > GRID_CELLS:
+        return _try_placements(sizes, first, num_cells, generator)
+    if first is None:
+        layouts = _any_layout(sizes)
+    else:
+        layouts = _layouts(sizes)[(first,)] if len(sizes) == 2 else _trio_layouts(sizes, first)
+    return layouts[int(generator.integers(len(layouts)))]
+
+
+def _try_placements(
+    sizes: tuple[Size, ...], first: Relation | None, num_cells: int, generator: np.random.Generator
+) -> tuple[tuple[int, int], ...]:
+    """The same on a canvas with too many placements to list them: drawn until one fits."""
+    counts = [[num_cells - SIZE_CELLS[size] + 1] * 2 for size in sizes]
+    while True:
+        placement = tuple((column, row) for column, row in generator.integers(counts).tolist())
+        key = _relations(sizes, placement)
+        if key is not None and (first is None or (key[0] == first and (len(sizes) == 2 or any(key[1:])))):
+            return placement
+
+
 def _put(names: Sequence[str], sizes: Sequence[Size], placement: Sequence[tuple[int, int]]) -> tuple[Thing, ...]:
     return tuple(
         Thing(name=name, size=size, column=column, row=row)
@@ -163,17 +211,24 @@ def _draw_sizes(count: int, generator: np.random.Generator) -> tuple[Size, ...]:
     return tuple(drawn)
 
 
-def sample_scene(kind: Kind, names: Sequence[str], generator: np.random.Generator, max_things: int = 3) -> Scene:
+def sample_scene(
+    kind: Kind,
+    names: Sequence[str],
+    generator: np.random.Generator,
+    max_things: int = 3,
+    num_cells: int = GRID_CELLS,
+) -> Scene:
     """Draw a scene of the given kind: names, sizes, places and background by chance.
 
     Args:
         names: The objects to choose from, at least three.
         max_things: Upper limit for the number of things of a "count" scene.
+        num_cells: Cells along a side of the canvas, `GRID_CELLS` or more.
     """
     background = tuple(BACKGROUNDS)[int(generator.integers(len(BACKGROUNDS)))]
     if kind == "one":
         sizes = _draw_sizes(1, generator)
-        choices = places(sizes[0])
+        choices = places(sizes[0], num_cells)
         chosen: tuple[str, ...] = (names[int(generator.integers(len(names)))],)
         placement: Sequence[tuple[int, int]] = (choices[int(generator.integers(len(choices)))],)
     elif kind == "count":
@@ -181,16 +236,14 @@ def sample_scene(kind: Kind, names: Sequence[str], generator: np.random.Generato
         size: Size = "large" if generator.random() < 0.7 else "small"
         sizes = (size,) * count
         chosen = (names[int(generator.integers(len(names)))],) * count
-        layouts = _any_layout(sizes)
-        placement = layouts[int(generator.integers(len(layouts)))]
+        placement = _draw_placement(sizes, None, num_cells, generator)
     else:
         count = 2 if kind == "pair" else 3
         sizes = _draw_sizes(count, generator)
         chosen = draw_names(names, count, generator)
         first = RELATIONS[int(generator.integers(len(RELATIONS)))]
-        layouts = _layouts(sizes)[(first,)] if kind == "pair" else _trio_layouts(sizes, first)
-        placement = layouts[int(generator.integers(len(layouts)))]
-    return Scene(things=_put(chosen, sizes, placement), background=background)
+        placement = _draw_placement(sizes, first, num_cells, generator)
+    return Scene(things=_put(chosen, sizes, placement), background=background, num_cells=num_cells)
 
 
 def draw_names(names: Sequence[str], count: int, generator: np.random.Generator) -> tuple[str, ...]:
@@ -207,7 +260,7 @@ def free_places(scene: Scene, size: Size) -> tuple[tuple[int, int], ...]:
     """Every (column, row) at which a thing of this size would lie inside the canvas and overlap nothing."""
     return tuple(
         (column, row)
-        for column, row in places(size)
+        for column, row in places(size, scene.num_cells)
         if not any(overlap(Thing(name="", size=size, column=column, row=row), thing) for thing in scene.things)
     )
 
@@ -227,16 +280,16 @@ def _opaque(name: str, size_px: int) -> Bool[np.ndarray, "Y X"]:
 
 
 @cache
-def _blank(background: str) -> UInt8[np.ndarray, "Y X 3"]:
-    return np.full((CANVAS_PX, CANVAS_PX, 3), BACKGROUNDS[background], dtype=np.uint8)
+def _blank(background: str, side_px: int) -> UInt8[np.ndarray, "Y X 3"]:
+    return np.full((side_px, side_px, 3), BACKGROUNDS[background], dtype=np.uint8)
 
 
-def _visible(thing: Thing) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+def _visible(thing: Thing, side_px: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     """The part of the canvas that a thing covers, and the part of its tile that is seen there."""
     size_px = thing.num_cells * CELL_PX
     corner = (thing.row * CELL_PX, thing.column * CELL_PX)
     starts = [max(0, start) for start in corner]
-    stops = [max(0, min(CANVAS_PX, start + size_px)) for start in corner]
+    stops = [max(0, min(side_px, start + size_px)) for start in corner]
     canvas = tuple(slice(start, stop) for start, stop in zip(starts, stops, strict=True))
     inner = tuple(
         slice(start - origin, max(start, stop) - origin)
@@ -245,19 +298,19 @@ def _visible(thing: Thing) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     return (canvas[0], canvas[1]), (inner[0], inner[1])
 
 
-def render(scene: Scene) -> UInt8[np.ndarray, "64 64 3"]:
+def render(scene: Scene) -> UInt8[np.ndarray, "Y X 3"]:
     """The scene's pixels. Things must not overlap; what lies outside the canvas is cut off."""
-    pixels = _blank(scene.background).copy()
+    pixels = _blank(scene.background, scene.side_px).copy()
     for thing in scene.things:
-        canvas, inner = _visible(thing)
+        canvas, inner = _visible(thing, scene.side_px)
         pixels[canvas] = _composite(thing.name, thing.num_cells * CELL_PX, scene.background)[inner]
     return pixels
 
 
-def visible_masks(scene: Scene) -> Bool[np.ndarray, "N 64 64"]:
+def visible_masks(scene: Scene) -> Bool[np.ndarray, "N Y X"]:
     """For every thing, the pixels that it covers by more than half."""
-    masks = np.zeros((len(scene.things), CANVAS_PX, CANVAS_PX), dtype=bool)
+    masks = np.zeros((len(scene.things), scene.side_px, scene.side_px), dtype=bool)
     for mask, thing in zip(masks, scene.things, strict=True):
-        canvas, inner = _visible(thing)
+        canvas, inner = _visible(thing, scene.side_px)
         mask[canvas] = _opaque(thing.name, thing.num_cells * CELL_PX)[inner]
     return masks

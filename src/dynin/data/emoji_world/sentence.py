@@ -3,6 +3,7 @@
 Enters: object names and a numpy generator. Leaves: `Sentence` values and a JSGF grammar. Does not know: voices, tasks.
 
 All words are in lower case, numbers are words, there are no marks, and no sentence has more than `MOST_WORDS` words.
+Long sentences are several of these, said in one go with "then" between them.
 """
 
 from collections.abc import Sequence
@@ -14,19 +15,32 @@ import numpy as np
 from dynin.data.emoji_world import caption, clip_caption, problem, wording
 from dynin.data.emoji_world.artwork import article, plural
 from dynin.data.emoji_world.clip import Clip, sample_clip
-from dynin.data.emoji_world.scene import BACKGROUNDS, MOST_THINGS, RELATIONS, Kind, Scene, draw_names, sample_scene
+from dynin.data.emoji_world.scene import (
+    BACKGROUNDS,
+    GRID_CELLS,
+    MOST_THINGS,
+    RELATIONS,
+    Kind,
+    Scene,
+    draw_names,
+    sample_scene,
+)
 
-SentenceKind = Literal["one", "pair", "count", "clip", "question", "answer", "sum_question", "sum_answer"]
+SentenceKind = Literal["one", "pair", "count", "clip", "question", "answer", "sum_question", "sum_answer", "long"]
 WEIGHTS: dict[SentenceKind, float] = {
     "one": 0.16, "pair": 0.28, "count": 0.1, "clip": 0.18, "question": 0.08, "answer": 0.08, "sum_question": 0.06,
     "sum_answer": 0.06,
 }  # fmt: skip
-"""How often each kind of sentence is said."""
+"""How often each kind of sentence is said; long ones are made of these."""
 
 _SCENES: dict[str, Kind] = {"one": "one", "pair": "pair", "count": "count"}
 """The scenes that captions of these kinds tell."""
 
 MOST_WORDS = 14
+JOINING = " then "
+"""What is said between the parts of a long sentence."""
+LONG_WORDS = (2 * MOST_WORDS, 2 * MOST_WORDS + 2)
+"""Least and most words of the parts of a long sentence together: at least twice the longest other sentence."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +50,12 @@ class Sentence:
     kind: SentenceKind
     text: str
     content: Scene | Clip | problem.Sum | None
-    """The scene, clip or sum that the sentence tells; None for questions and answers about pictures."""
+    """The scene, clip or sum that the sentence tells; None for questions and answers about pictures, and long ones."""
+
+    @property
+    def num_words(self) -> int:
+        """How many words are said."""
+        return len(self.text.split())
 
 
 DIRECTIONS = ("left", "right", "up", "down")
@@ -57,16 +76,19 @@ def sample_sentence(
     generator: np.random.Generator,
     *,
     max_things: int = MOST_THINGS,
+    num_cells: int = GRID_CELLS,
     is_canonical: bool = False,
 ) -> Sentence:
     """Draw a sentence of this kind.
 
     Args:
+        kind: Any but "long".
         max_things: Most things in a caption; must suffice for the kind.
+        num_cells: Cells along a side of the picture that a caption tells.
         is_canonical: Whether captions of pictures must be canonical; else the things may come in any order.
     """
     if kind in _SCENES:
-        scene = sample_scene(_SCENES[kind], names, generator, max_things)
+        scene = sample_scene(_SCENES[kind], names, generator, max_things, num_cells)
         text = caption.canonical(scene) if is_canonical else caption.plain(scene, generator)
         return Sentence(kind=kind, text=text, content=scene)
     if kind == "clip":
@@ -98,8 +120,12 @@ def _sample_short_clip(names: Sequence[str], generator: np.random.Generator, is_
             return clip
 
 
-def grammar(names: Sequence[str]) -> str:
-    """A JSGF grammar of every sentence above about these objects."""
+def grammar(names: Sequence[str], *, is_long: bool = False) -> str:
+    """A JSGF grammar of every sentence above about these objects.
+
+    Args:
+        is_long: Whether several sentences may be said with "then" between them.
+    """
     an_names = [name for name in names if article(name) == "an"]
     a_names = [name for name in names if article(name) == "a"]
     one = ["a small <name>", "a <a_name>", *(["an <an_name>"] if an_names else [])]
@@ -131,6 +157,10 @@ def grammar(names: Sequence[str]) -> str:
         "sum_answer": ["<number> <operation> <number> is <number>"],
     }
     lines = ["#JSGF V1.0;", "grammar emoji_world;"]
-    lines.append("public <sentence> = <caption> | <clip> | <question> | <answer> | <sum_question> | <sum_answer>;")
+    if is_long:
+        lines.append(f"public <sentences> = <sentence> ({JOINING.strip()} <sentence>)*;")
+    publicity = "" if is_long else "public "
+    kinds = "<caption> | <clip> | <question> | <answer> | <sum_question> | <sum_answer>"
+    lines.append(f"{publicity}<sentence> = {kinds};")
     lines += [f"<{rule}> = {' | '.join(forms)};" for rule, forms in rules.items() if forms]
     return "\n".join(lines) + "\n"

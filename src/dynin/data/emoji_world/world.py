@@ -6,7 +6,9 @@ with the scene, clip, edit, problem or sentence behind them as truth. Does not k
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from itertools import count
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -17,8 +19,8 @@ from dynin.data.emoji_world import caption, clip_caption, problem, question, sen
 from dynin.data.emoji_world.artwork import NAMES, NUM_OBJECTS
 from dynin.data.emoji_world.clip import FRAME_RATE_HZ, Clip, frames, render_clip
 from dynin.data.emoji_world.clip_edit import animation, sample_frame_request
-from dynin.data.emoji_world.draw import DESCRIBE_SHARE, SPOKEN_PICTURES, THINK_SHARE, Draw
-from dynin.data.emoji_world.scene import MOST_THINGS, Scene, render
+from dynin.data.emoji_world.draw import SPOKEN_PICTURES, Draw
+from dynin.data.emoji_world.scene import GRID_CELLS, MOST_CELLS, MOST_THINGS, Scene, render
 from dynin.data.emoji_world.splits import Split
 from dynin.data.example import Example
 from dynin.errors import ConfigError, RequestError
@@ -37,7 +39,7 @@ Draft = tuple[Given, Given, Truth]
 """Condition, target and truth; speech is the sentence to be said."""
 
 
-def picture(scene: Scene) -> Float[Tensor, "3 64 64"]:
+def picture(scene: Scene) -> Float[Tensor, "3 Y X"]:
     """A scene as a picture in [-1, 1]."""
     return _values(render(scene)[None])[0]
 
@@ -52,6 +54,17 @@ def _values(pixels: UInt8[np.ndarray, "T Y X 3"]) -> Float[Tensor, "T 3 Y X"]:
     return torch.from_numpy(channels_first).to(torch.float32).div_(127.5).sub_(1)
 
 
+class Shares(TypedDict, total=False):
+    """How often some kinds of examples are drawn, each from 0 to 1; see `Draw` for what is usual."""
+
+    counting_share: float
+    """How many of all problems count; another share than the usual one trains that."""
+    think_share: float
+    """How many of all problems ask for the worked steps."""
+    describe_share: float
+    """How many of the questions about pictures and videos ask for the whole description."""
+
+
 class EmojiWorld:
     """A source of examples that never ends and never changes."""
 
@@ -62,10 +75,10 @@ class EmojiWorld:
         num_objects: int = NUM_OBJECTS,
         *,
         max_things: int = MOST_THINGS,
-        counting_share: float = problem.COUNTING_SHARE,
-        think_share: float = THINK_SHARE,
-        describe_share: float = DESCRIBE_SHARE,
+        num_cells: int = GRID_CELLS,
+        is_long: bool = False,
         speak: Callable[[str], Audio] | None = None,
+        **shares: Unpack[Shares],
     ) -> None:
         """Choose the world.
 
@@ -74,10 +87,10 @@ class EmojiWorld:
             split: "train" never shows what is held out, "held_out" always does (see docs/emoji-world.md).
             num_objects: How many of the objects exist, from the first.
             max_things: Most things in a picture, 1 to 3; with 1, clips show one thing only.
-            counting_share: How many of all problems count, from 0 to 1; another share than the usual one trains that.
-            think_share: How many of all problems ask for the worked steps.
-            describe_share: How many of the questions about pictures and videos ask for the whole description.
+            num_cells: Cells along a side of pictures, from 4; each is 16 px. Only with 4 are there videos.
+            is_long: Whether s2t and t2s say long sentences, at least twice as long as the longest usual one.
             speak: Says a sentence; needed by `example` of tasks with speech.
+            shares: How often some kinds of examples are drawn.
 
         Raises:
             ConfigError: If a setting is outside its range.
@@ -90,15 +103,19 @@ class EmojiWorld:
             raise ConfigError(f"num_objects is {num_objects}; give a number from {FEWEST_OBJECTS} to {len(NAMES)}")
         if not 1 <= max_things <= MOST_THINGS:
             raise ConfigError(f"max_things is {max_things}; give a number from 1 to {MOST_THINGS}")
-        shares = {"counting_share": counting_share, "think_share": think_share, "describe_share": describe_share}
+        if not GRID_CELLS <= num_cells <= MOST_CELLS:
+            raise ConfigError(f"num_cells is {num_cells}; give a number from {GRID_CELLS} to {MOST_CELLS}")
         for name, share in shares.items():
-            if not 0 <= share <= 1:
+            if not 0 <= share <= 1:  # type: ignore[operator]
                 raise ConfigError(f"{name} is {share}; give a number from 0 to 1")
         self.seed = seed
         self.split: Split = split
         self.names = NAMES[:num_objects]
         self.max_things = max_things
-        self._draw = Draw(names=self.names, split=split, max_things=max_things, **shares)
+        self.num_cells = num_cells
+        self._draw = Draw(
+            names=self.names, split=split, max_things=max_things, num_cells=num_cells, is_long=is_long, **shares
+        )
         self._speak = speak
 
     def example(self, task: str, index: int) -> Example:
@@ -121,15 +138,23 @@ class EmojiWorld:
         """The same example with the sentence to be said (a `str`) in place of every sound.
 
         Raises:
-            RequestError: If the task is unknown or the index negative.
+            RequestError: If the task is unknown, the index negative, or a video is wanted of another size than usual.
         """
+        return self._drawn(self._draw, task, index)
+
+    def _drawn(self, draw: Draw, task: str, index: int) -> Example:
         if task not in _DRAFTS:
             raise RequestError(f"task {task!r} is not part of Emoji World; choose one of {', '.join(_DRAFTS)}")
         if index < 0:
             raise RequestError(f"index is {index}; give 0 or more")
+        if task in VIDEO_TASKS and self.num_cells != GRID_CELLS:
+            raise RequestError(
+                f"task {task} shows videos, which have {GRID_CELLS} cells a side, but num_cells is {self.num_cells}; "
+                f"leave num_cells out, or choose one of {', '.join(task for task in TASKS if task not in VIDEO_TASKS)}"
+            )
         key = (self.seed, zlib.crc32(f"{self.split}/{task}".encode()), index)
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
-        condition, target, truth = _DRAFTS[task](self._draw, generator)
+        condition, target, truth = _DRAFTS[task](draw, generator)
         return Example(task=task, condition=condition, target=target, truth=truth)
 
     def sentences(self) -> Iterator[str]:
@@ -137,9 +162,15 @@ class EmojiWorld:
         for index in count():
             yield str(self.sentence("t2s", index).target[SPEECH])
 
+    def long_sentences(self) -> Iterator[str]:
+        """Long sentences, each several of the spoken domain with "then" between them, without end."""
+        draw = replace(self._draw, is_long=True)
+        for index in count():
+            yield str(self._drawn(draw, "t2s", index).target[SPEECH])
+
     def grammar(self) -> str:
         """A JSGF grammar of all that may be said about this world's objects, for a recogniser."""
-        return sentence.grammar(self.names)
+        return sentence.grammar(self.names, is_long=self._draw.is_long)
 
 
 def _say(values: Given, speak: Callable[[str], Audio]) -> dict[Modality, object]:
@@ -215,12 +246,12 @@ def _pick_frame(draw: Draw, generator: np.random.Generator) -> Draft:
 
 
 def _hear(draw: Draw, generator: np.random.Generator) -> Draft:
-    said = draw.sentence(tuple(sentence.WEIGHTS), generator)
+    said = draw.said(generator)
     return {SPEECH: said.text}, {TEXT: said.text}, {"sentence": said}
 
 
 def _speak(draw: Draw, generator: np.random.Generator) -> Draft:
-    said = draw.sentence(tuple(sentence.WEIGHTS), generator)
+    said = draw.said(generator)
     return {TEXT: said.text}, {SPEECH: said.text}, {"sentence": said}
 
 
@@ -276,3 +307,5 @@ _DRAFTS: Mapping[str, Callable[[Draw, np.random.Generator], Draft]] = {
 
 TASKS: tuple[str, ...] = tuple(_DRAFTS)
 """The tasks that Emoji World has examples of."""
+VIDEO_TASKS = frozenset(("v2t", "v2i", "t2v", "i2v", "v2v", "s2v", "v2s"))
+"""Those that show videos."""
