@@ -148,17 +148,16 @@ class Draw:
 
     def long_sentence(self, generator: np.random.Generator) -> Sentence:
         """Sentences of all kinds said in one go; each is of the split, and in training the whole, too."""
+        least, most = LONG_WORDS
         while True:
             parts: list[Sentence] = []
-            num_words = 0
-            while num_words < LONG_WORDS[0]:
-                part = self.sentence(tuple(WEIGHTS), generator)
-                if num_words + part.num_words <= LONG_WORDS[1]:
-                    parts.append(part)
-                    num_words += part.num_words
-            text = JOINING.join(part.text for part in parts)
-            if self.split == "held_out" or not is_sentence_held_out(text):
-                return Sentence(kind="long", text=text, content=None)
+            while sum(part.num_words for part in parts) < least:
+                parts.append(self.sentence(tuple(WEIGHTS), generator))
+            whole = Sentence(kind="long", text=JOINING.join(part.text for part in parts), content=None)
+            if sum(part.num_words for part in parts) > most:
+                continue
+            if self.split == "held_out" or not is_sentence_held_out(whole.text):
+                return whole
 
     def spoken_sum(self, generator: np.random.Generator) -> Sum:
         """A sum of one step, by the sum and by the sentences that ask and answer it."""
