@@ -1,14 +1,16 @@
 """The world: every task has examples, fixed by seed, split, task and index."""
 
 import re
+from itertools import islice
 
 import pytest
 import torch
 
 from dynin.data.emoji_world import caption, clip_caption, question
 from dynin.data.emoji_world.problem import solution
-from dynin.data.emoji_world.sentence import MOST_WORDS, grammar
-from dynin.data.emoji_world.world import TASKS, EmojiWorld
+from dynin.data.emoji_world.sentence import JOINING, LONG_WORDS, MOST_WORDS, grammar
+from dynin.data.emoji_world.splits import is_scene_held_out, is_sentence_held_out
+from dynin.data.emoji_world.world import TASKS, VIDEO_TASKS, EmojiWorld
 from dynin.data.example import Example
 from dynin.errors import ConfigError, RequestError
 from dynin.media.audio import Audio
@@ -85,6 +87,7 @@ def test_without_a_voice_speech_is_refused():
         ({"seed": -1}, "seed is -1"),
         ({"seed": 0, "num_objects": 101}, "to 100"),
         ({"seed": 0, "max_things": 4}, "1 to 3"),
+        ({"seed": 0, "num_cells": 3}, "num_cells is 3; give a number from 4 to 16"),
     ],
 )
 def test_settings_out_of_range_are_named(settings, words):
@@ -138,6 +141,50 @@ def test_shares_are_as_documented():
     assert 0.58 < sum(thinking) / 300 < 0.75
     topics = [world.example("i2t", index).truth["question"].topic for index in range(300)]
     assert 0.62 < topics.count("scene") / 300 < 0.78
+
+
+@pytest.mark.parametrize("split", ["train", "held_out"])
+@pytest.mark.parametrize("task", sorted(set(TASKS) - VIDEO_TASKS))
+def test_a_larger_world_has_larger_pictures_of_the_same_split(task, split):
+    world = EmojiWorld(0, split, num_cells=8)
+    for index in range(10):
+        drawn = world.sentence(task, index)
+        assert all(value.shape == (3, 128, 128) for modality, value in values(drawn) if modality == IMAGE)
+        if "scene" in drawn.truth and "sentence" not in drawn.truth:
+            assert is_scene_held_out(drawn.truth["scene"]) == (split == "held_out")
+
+
+@pytest.mark.parametrize("task", sorted(VIDEO_TASKS))
+def test_videos_of_another_size_are_refused(task):
+    with pytest.raises(RequestError, match=f"task {task} shows videos.* num_cells is 8; .* choose one of t2t"):
+        EmojiWorld(0, num_cells=8).sentence(task, 0)
+    assert VIDEO in {modality for modality, _ in values(EmojiWorld(0).sentence(task, 0))}
+
+
+@pytest.mark.parametrize("split", ["train", "held_out"])
+def test_long_sentences_are_made_of_sentences_of_the_split_and_at_least_twice_as_long(split):
+    usual = grammar_pattern(EmojiWorld(0).grammar())
+    for text in islice(EmojiWorld(3, split).long_sentences(), 20):
+        parts = text.split(JOINING)
+        num_words = sum(len(part.split()) for part in parts)
+        assert LONG_WORDS[0] <= num_words <= LONG_WORDS[1]
+        assert all(usual.fullmatch(part + " ") for part in parts)
+        assert split == "held_out" or not is_sentence_held_out(text)
+
+
+def test_the_grammar_of_long_sentences_joins_the_usual_ones():
+    usual, joined = (EmojiWorld(0, is_long=is_long).grammar().splitlines() for is_long in (False, True))
+    assert [line.removeprefix("public ") for line in usual] == [line for line in joined if "public" not in line]
+    assert [line for line in joined if "public" in line] == ["public <sentences> = <sentence> (then <sentence>)*;"]
+
+
+def test_a_world_of_long_sentences_says_them_word_for_word_and_leaves_the_rest():
+    world, usual = EmojiWorld(0, is_long=True), EmojiWorld(0)
+    assert [world.sentence("t2s", index).target[SPEECH] for index in range(3)] == list(
+        islice(usual.long_sentences(), 3)
+    )
+    assert JOINING in world.sentence("s2t", 0).condition[SPEECH]
+    assert repr(world.sentence("s2i", 0).truth) == repr(usual.sentence("s2i", 0).truth)
 
 
 def grammar_pattern(text):
