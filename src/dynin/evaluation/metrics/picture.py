@@ -5,7 +5,7 @@ Does not know how scenes are drawn or tokenized: of the data it shares the atlas
 are stated here again. Its limits were fixed before any training; docs/evaluation.md states them.
 
     background   the named colour that most pixels have
-    things       of all ways to lay 2 x 2 and 1 x 1 blocks on the 4 x 4 cells, the one that explains the pixels best
+    things       of all ways to lay 2 x 2 and 1 x 1 blocks on the cells, the one that explains the pixels best
     trust        a thing whose picture, or any quarter of it, fits badly is unknown; so is a bare cell that is not bare
 """
 
@@ -13,18 +13,18 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import combinations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from dynin.data.emoji_world.artwork import NAMES, NUM_OBJECTS, tile
 from dynin.data.emoji_world.caption import RelationSlot, SceneSlots
 
 CELL_PX = 16
-SIDE_CELLS = 4
-SIDE_PX = CELL_PX * SIDE_CELLS
+LEAST_CELLS, MOST_CELLS = 4, 16
+"""Cells along a side of pictures that are read."""
 CELL_VALUES = 3 * CELL_PX**2
 
 GROUND_COLOURS: dict[str, tuple[int, int, int]] = {
@@ -51,6 +51,8 @@ WORST_QUARTER_MISFIT = 0.5
 """The same for every cell of a thing, unless the error is below `BARE_ERROR`."""
 BARE_ERROR = 0.02 * CELL_VALUES
 """Largest squared error of a cell that counts as bare ground."""
+IMPOSSIBLE = 1e9
+"""A squared error that no picture has: the cost of what may not be."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,47 +87,63 @@ class _Block:
     column: int
     row: int
 
-    @property
-    def cells(self) -> tuple[tuple[int, int], ...]:
-        """The (row, column) of its cells on the canvas."""
+    def cells(self, side: int) -> tuple[tuple[int, int], ...]:
+        """The (row, column) of its cells on a canvas of so many cells a side."""
         rows, columns = range(self.row, self.row + 2), range(self.column, self.column + 2)
-        return tuple((r, c) for r in rows for c in columns if 0 <= r < SIDE_CELLS and 0 <= c < SIDE_CELLS)
+        return tuple((r, c) for r in rows for c in columns if 0 <= r < side and 0 <= c < side)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Layouts:
-    """All ways to place large things without overlap."""
+class _Strips:
+    """All ways to put large things side by side whose upper edges lie in the same row. The first way is none."""
 
-    blocks: tuple[_Block, ...]
-    uses: Float[Tensor, "L P"]
-    """1 where layout L has a thing at block P."""
-    bare: Float[Tensor, "L 16"]
-    """1 where a cell is under no block."""
+    uses: Float[Tensor, "W C1"]
+    """1 where way W has a thing whose left edge is at column C1 - 1."""
+    covers: Float[Tensor, "W C"]
+    """1 where it covers column C of the canvas."""
+    clash: Float[Tensor, "W W"]
+    """IMPOSSIBLE where a way would cover what another way, one row above, covers too; else 0."""
 
 
 @cache
-def _layouts(may_leave: bool) -> _Layouts:
-    """The blocks, and every set of at most four that do not overlap (three where things may leave the canvas)."""
-    inside = range(SIDE_CELLS - 1)
-    blocks = [_Block(column=column, row=row) for row in inside for column in inside]
-    if may_leave:
-        edge = (-1, SIDE_CELLS - 1)
-        blocks += [_Block(column=column, row=row) for row in inside for column in edge]
-        blocks += [_Block(column=column, row=row) for row in edge for column in inside]
-    covered = [frozenset(block.cells) for block in blocks]
-    uses, bare = [], []
-    for count in range(4 if may_leave else 5):
-        for chosen in combinations(range(len(blocks)), count):
-            cells = [cell for index in chosen for cell in covered[index]]
-            if len(set(cells)) < len(cells):
-                continue
-            use, free = torch.zeros(len(blocks)), torch.ones(SIDE_CELLS, SIDE_CELLS)
-            use[list(chosen)] = 1
-            for row, column in cells:
-                free[row, column] = 0
-            uses.append(use)
-            bare.append(free.flatten())
-    return _Layouts(blocks=tuple(blocks), uses=torch.stack(uses), bare=torch.stack(bare))
+def _strips(side: int) -> _Strips:
+    ways: list[tuple[int, ...]] = [()]
+    for column in range(-1, side):
+        ways += [(*way, column) for way in ways if not way or way[-1] + 2 <= column]
+    uses, covers = torch.zeros(len(ways), side + 1), torch.zeros(len(ways), side + 2)
+    for index, way in enumerate(ways):
+        for column in way:
+            uses[index, column + 1] = 1
+            covers[index, column + 1 : column + 3] = 1
+    covers = covers[:, 1:-1]
+    return _Strips(uses=uses, covers=covers, clash=((covers @ covers.T) > 0) * IMPOSSIBLE)
+
+
+def _best_blocks(block_cost: Float[Tensor, "R1 C1"], cell_cost: Float[Tensor, "R C"]) -> list[_Block]:
+    """The large things of the cheapest way to lay blocks and cells, each cell being under one block or its own.
+
+    Found exactly, row by row: what is cheapest from here on depends only on what the row above reaches into this one.
+
+    Args:
+        block_cost: Of a block by its upper left cell, from row and column -1.
+    """
+    side = len(cell_cost)
+    strips = _strips(side)
+    chosen_above: list[Int[Tensor, " W"]] = []
+    best = torch.full((len(strips.uses),), IMPOSSIBLE)
+    best[0] = 0
+    for row in range(-1, side):
+        cells = cell_cost[row] if row >= 0 else torch.zeros(side)
+        above = best - strips.covers @ cells
+        least = (above + strips.clash).min(dim=1)
+        chosen_above.append(least.indices)
+        best = least.values + strips.uses @ block_cost[row + 1] - strips.covers @ cells + cells.sum()
+    way = int(best.argmin())
+    found: list[_Block] = []
+    for row in range(side - 1, -2, -1):
+        found += [_Block(column=column - 1, row=row) for column in strips.uses[way].nonzero()[:, 0].tolist()]
+        way = int(chosen_above[row + 1][way])
+    return found[::-1]
 
 
 @cache
@@ -160,40 +178,50 @@ def read_picture(
     """What a picture shows.
 
     Args:
-        pixels: 64 x 64 px in [-1, 1].
+        pixels: In [-1, 1]; a square of 4 to 16 cells of 16 px a side.
         num_objects: How many objects of the atlas are looked for, from the first.
         may_leave: Whether a large thing may be half outside the canvas, as in videos.
     Raises:
-        ValueError: If the picture is not 64 x 64 px.
+        ValueError: If the picture has another size.
     """
-    if tuple(pixels.shape) != (3, SIDE_PX, SIDE_PX):
-        raise ValueError(f"picture has shape {tuple(pixels.shape)}; the judge reads (3, {SIDE_PX}, {SIDE_PX})")
+    sides = [CELL_PX * cells for cells in range(LEAST_CELLS, MOST_CELLS + 1)]
+    if tuple(pixels.shape) not in [(3, side_px, side_px) for side_px in sides]:
+        raise ValueError(
+            f"picture has shape {tuple(pixels.shape)}; the judge reads squares (3, Y, X) of {sides[0]} to "
+            f"{sides[-1]} px in steps of {CELL_PX}"
+        )
+    side = pixels.shape[-1] // CELL_PX
     picture = (pixels.detach().to("cpu", torch.float32) + 1) / 2
     background = _background(picture)
     if background is None:
-        return PictureReading(background=None, things=(), num_unknown_cells=SIDE_CELLS**2)
-    shown = _cells(picture[None])[0]  # 4 4 P
+        return PictureReading(background=None, things=(), num_unknown_cells=side**2)
+    shown = _cells(picture[None])[0]  # R C P
     ground = torch.tensor(GROUND_COLOURS[background])[:, None].expand(3, CELL_PX**2).flatten() / 255
-    bare_error = (shown - ground).square().sum(-1)  # 4 4
-    large = _cell_errors(shown, _templates(background, 2, num_objects))  # A 2 2 4 4
-    small = _cell_errors(shown, _templates(background, 1, num_objects))[:, 0, 0]  # A 4 4
-    layouts = _layouts(may_leave)
-    fits = torch.stack([_block_error(large, block) for block in layouts.blocks])  # P A
-    block_cost = fits.min(1).values + THING_COST
-    cell_cost = torch.minimum(bare_error, small.min(0).values + THING_COST).flatten()
-    best = int((layouts.uses @ block_cost + layouts.bare @ cell_cost).argmin())
+    bare_error = (shown - ground).square().sum(-1)  # R C
+    large = _cell_errors(shown, _templates(background, 2, num_objects))  # A 2 2 R C
+    small = _cell_errors(shown, _templates(background, 1, num_objects))[:, 0, 0]  # A R C
+    fits = _block_errors(large)  # A R1 C1
+    block_cost = fits.min(0).values + THING_COST
+    is_edge = torch.ones(side + 1, side + 1)
+    is_edge[1:-1, 1:-1] = 0
+    if may_leave:
+        is_edge[1:-1] = is_edge[:, 1:-1] = 0  # over one edge, but not over a corner
+    cell_cost = torch.minimum(bare_error, small.min(0).values + THING_COST)
+    blocks = _best_blocks(block_cost + is_edge * IMPOSSIBLE, cell_cost)
 
     things: list[SeenThing] = []
     num_unknown = 0
-    for index in layouts.uses[best].nonzero()[:, 0].tolist():
-        block, which = layouts.blocks[index], int(fits[index].argmin())
-        errors = torch.stack([large[which, r - block.row, c - block.column, r, c] for r, c in block.cells])
-        empty = torch.stack([bare_error[r, c] for r, c in block.cells])
+    is_bare = torch.ones(side, side, dtype=torch.bool)
+    for block in blocks:
+        cells, which = block.cells(side), int(fits[:, block.row + 1, block.column + 1].argmin())
+        errors = torch.stack([large[which, r - block.row, c - block.column, r, c] for r, c in cells])
+        empty = torch.stack([bare_error[r, c] for r, c in cells])
+        is_bare[max(0, block.row) : block.row + 2, max(0, block.column) : block.column + 2] = False
         if _is_trusted(errors, empty):
             things.append(_seen(which, "large", block.column, block.row, errors, empty))
         else:
-            num_unknown += len(block.cells)
-    for row, column in layouts.bare[best].reshape(SIDE_CELLS, SIDE_CELLS).nonzero().tolist():
+            num_unknown += len(cells)
+    for row, column in is_bare.nonzero().tolist():
         which = int(small[:, row, column].argmin())
         errors, empty = small[which, row, column][None], bare_error[row, column][None]
         if float(errors + THING_COST) < float(empty) and _is_trusted(errors, empty):
@@ -211,9 +239,15 @@ def _cell_errors(shown: Float[Tensor, "Y X P"], templates: Float[Tensor, "A R C 
     return (squares - 2 * product).clamp(min=0)
 
 
-def _block_error(large: Float[Tensor, "A 2 2 4 4"], block: _Block) -> Float[Tensor, " A"]:
-    """Squared error of every object laid at a block."""
-    return torch.stack([large[:, r - block.row, c - block.column, r, c] for r, c in block.cells]).sum(0)
+def _block_errors(large: Float[Tensor, "A 2 2 R C"]) -> Float[Tensor, "A R1 C1"]:
+    """Squared error of every object laid at every block, by its upper left cell from row and column -1.
+
+    What lies outside the canvas has no error.
+    """
+    rows, columns = large.shape[3] + 1, large.shape[4] + 1
+    padded = functional.pad(large, (1, 1, 1, 1))
+    parts = [padded[:, r, c, r : r + rows, c : c + columns] for r in (0, 1) for c in (0, 1)]
+    return torch.stack(parts).sum(0)
 
 
 def _is_trusted(errors: Float[Tensor, " N"], bare: Float[Tensor, " N"]) -> bool:
