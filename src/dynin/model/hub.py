@@ -17,23 +17,28 @@ Parity:
     no `attention_bias` is given; there is no such argument here.
 """
 
+import os
+import re
 import shutil
+from errno import EEXIST
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from dynin.errors import RequestError
+from dynin.errors import CheckpointError, RequestError
 from dynin.model.config import PUBLISHED_8B
 from dynin.model.convert import IGNORED_PREFIX, TABLE, published_names
 from dynin.model.family import FAMILIES, LAYOUT_KEY
 from dynin.model.publish import published_config
 from dynin.model.published import CONFIG, config_of
 from dynin.model.transformer import Transformer
-from dynin.repository import INDEX, SUMS
+from dynin.repository import INDEX, SUMS, sync
 from dynin.vocabulary import PUBLISHED
 
 try:
@@ -49,6 +54,7 @@ except ImportError as missing:
 FAMILY = FAMILIES["published"]
 TOKENIZER = "tokenizer.json"
 _OUTPUT = "model.transformer.ff_out"
+_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 _LAYOUT = (LAYOUT_KEY, "text_len", "architectures", "model_type")
 DEFAULTS = {
     key: value for key, value in published_config(PUBLISHED_8B, PUBLISHED, FAMILY).items() if key not in _LAYOUT
@@ -134,20 +140,40 @@ class DyninOmniModelLM(PreTrainedModel):
     def save_pretrained(self, save_directory: str | Path, **settings: Any) -> None:
         """Write weights and config as `transformers` does, so that this project reads the folder too.
 
-        The text tokenizer is taken along from where the model came from. Checksums and an index that an earlier save
-        left in the folder would contradict the new weights and are removed.
+        The text tokenizer is taken along from where the model came from. Everything is written beside the folder first
+        and moved into it when it is whole: where writing fails, the folder stays as it was. Weights, checksums and an
+        index of an earlier save, which would contradict the new weights, are removed at the very end; other files stay.
+
+        Raises:
+            CheckpointError: If a file is in the place of the folder, or nothing can be written there.
         """
         folder = Path(save_directory)
-        for stale in (SUMS, INDEX):
-            (folder / stale).unlink(missing_ok=True)
-        super().save_pretrained(folder, **settings)
+        if settings.get("push_to_hub"):
+            settings.setdefault("repo_id", folder.name)
+        try:
+            if folder.exists() and not folder.is_dir():
+                raise FileExistsError(EEXIST, os.strerror(EEXIST))
+            home = folder.resolve().parent
+            home.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(prefix=f".{folder.name}.", dir=home) as place:
+                super().save_pretrained(place, **settings)
+                self._take_text_along(folder, Path(place))
+                _move_into(folder, Path(place))
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{folder}: could not be written ({getattr(error, 'strerror', None) or error}); check permissions and "
+                "free space"
+            ) from error
+
+    def _take_text_along(self, folder: Path, place: Path) -> None:
+        """Put the text tokenizer into a place, unless the folder has one or it cannot be found."""
         if not self.name_or_path or (folder / TOKENIZER).exists():
             return
         found = cached_file(
             self.name_or_path, TOKENIZER, local_files_only=True, _raise_exceptions_for_missing_entries=False
         )
         if found is not None:
-            shutil.copyfile(found, folder / TOKENIZER)
+            shutil.copyfile(found, place / TOKENIZER)
 
     def get_input_embeddings(self) -> nn.Module:
         """The embedding table."""
@@ -181,6 +207,27 @@ class DyninOmniModelLM(PreTrainedModel):
             module = self.get_submodule(theirs)
             if self.network.get_submodule(ours) is not module:
                 self.network.set_submodule(ours, module)
+
+
+def _move_into(folder: Path, place: Path) -> None:
+    """Move what was written into a folder; if weights are among it, those of an earlier save go.
+
+    A file is put in place of its namesake at once, the largest first, and nothing is removed before all are there.
+    """
+    written = sorted((path for path in place.rglob("*") if path.is_file()), key=lambda path: -path.stat().st_size)
+    for path in written:
+        sync(path)
+    folder.mkdir(exist_ok=True)
+    for path in written:
+        home = folder / path.relative_to(place)
+        home.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(home)
+    names = {path.name for path in written}
+    if any(_WEIGHTS.fullmatch(name) for name in names):
+        for path in sorted(folder.iterdir()):
+            if path.name not in names and (path.name in (SUMS, INDEX) or _WEIGHTS.fullmatch(path.name)):
+                path.unlink()
+    sync(folder)
 
 
 AutoConfig.register(DyninOmniConfig.model_type, DyninOmniConfig, exist_ok=True)

@@ -149,8 +149,7 @@ def load_network(
     files, folder = published.repository, published.repository.folder
     reform = reform_of(weights, device)
     kind = files.dtype if dtype is None else dtype
-    num_bytes = sum(weight_bytes(published.config, kind.itemsize, weights).values())
-    room.require_memory(str(folder), num_bytes, device)
+    require_room(published, device=device, dtype=dtype, weights=weights)
     repository.verify(folder, [folder / CONFIG, *files.shards])
     with torch.device("meta"):
         model = Transformer(published.config)
@@ -165,6 +164,20 @@ def load_network(
             state[names[name]] = reform(names[name], held)
     model.load_state_dict(state, assign=True)
     return model.eval().requires_grad_(False)
+
+
+def require_room(
+    published: Published,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    weights: str = "",
+    beside: int = 0,
+) -> None:
+    """CheckpointError if the weights, and what is held beside them, do not fit the memory of the device."""
+    size = (published.repository.dtype if dtype is None else dtype).itemsize
+    num_bytes = sum(weight_bytes(published.config, size, weights).values())
+    room.require_memory(str(published.repository.folder), num_bytes, device, beside)
 
 
 PIECE = 1 << 20

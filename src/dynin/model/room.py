@@ -36,19 +36,23 @@ def available_bytes(device: torch.device | str | None = None) -> int | None:
     return None
 
 
-def require_memory(what: str, num_bytes: int, device: torch.device | str | None = None) -> None:
+def require_memory(what: str, num_bytes: int, device: torch.device | str | None = None, beside: int = 0) -> None:
     """Compare what weights need with what a device has free; where that cannot be told, nothing is refused.
+
+    Args:
+        beside: Bytes of the tokenizers of pictures and speech that a model has besides, which it needs as well.
 
     Raises:
         CheckpointError: If they do not fit and DYNIN_IGNORE_MEMORY is not 1; the message has both numbers.
     """
     free = available_bytes(device)
-    if free is None or num_bytes <= free or os.environ.get(IGNORE) == "1":
+    if free is None or num_bytes + beside <= free or os.environ.get(IGNORE) == "1":
         return
     place = torch.get_default_device() if device is None else torch.device(device)
+    more = f" and {gigabytes(beside)} for its tokenizers of pictures and speech" if beside else ""
     raise CheckpointError(
-        f"{what}: needs {gigabytes(num_bytes)} for its weights, {gigabytes(free)} are free on {place}; take a shorter "
-        f'dtype (--dtype bfloat16, or weights = "int8" in a TOML file), another device, or free some memory; '
+        f"{what}: needs {gigabytes(num_bytes)} for its weights{more}, {gigabytes(free)} are free on {place}; take a "
+        f'shorter dtype (--dtype bfloat16, or weights = "int8" in a TOML file), another device, or free some memory; '
         f"{IGNORE}=1 tries all the same, and `dynin plan` tells what a request needs"
     )
 

@@ -30,10 +30,10 @@ from dynin.model.transformer import Transformer
 from dynin.pipeline.description import is_description
 from dynin.pipeline.description import read as read_description
 from dynin.pipeline.dynin import Dynin
-from dynin.pipeline.parts import MediaSources, is_ours, small_image, small_speech, with_media
+from dynin.pipeline.parts import MediaSources, held_bytes, is_ours, small_image, small_speech, with_media
 from dynin.pipeline.policies import POLICIES
 from dynin.pipeline.published import load as load_published
-from dynin.repository import SUMS, require_replaceable
+from dynin.repository import SUMS, require_replaceable, verify
 from dynin.tokenizers.bundle import Tokenizers
 from dynin.tokenizers.small.image import SmallImageTokenizer
 from dynin.tokenizers.small.speech import SmallSpeechTokenizer
@@ -144,6 +144,7 @@ def load(
     if is_published(folder):
         return load_published(folder, device=device, dtype=dtype, sources=sources, text_len=text_len, weights=weights)
     require_ours(folder)
+    _require_room(folder, sources, (device, dtype or torch.float32, weights))
     parts = checkpoint.load_model(folder)
     needed = PARTS if _is_embedded(parts) else ("backbone", "text")
     missing = [name for name in needed if name not in parts]
@@ -182,6 +183,28 @@ def require_ours(folder: Path) -> None:
         raise CheckpointError(
             f"{config}: {what}; expected a published model ({known}) or one that dynin wrote: name its folder"
         )
+
+
+def _require_room(folder: Path, sources: MediaSources, how: tuple[torch.device | str | None, torch.dtype, str]) -> None:
+    """CheckpointError if a model of ours does not fit the memory, before more than the backbone's config is read.
+
+    Args:
+        how: Device, dtype and form of the weights.
+
+    Raises:
+        RequestError: If that form is not to be had.
+    """
+    device, dtype, weights = how
+    reform_of(weights, device)
+    place = folder / "backbone"
+    try:
+        verify(place, [place / "config.json"])
+        told = checkpoint.read_config(place)
+        config = ModelConfig.from_dict(told.config["network"])  # type: ignore[arg-type]
+    except (OSError, KeyError, TypeError, ValueError):
+        return  # what is wrong is said when the part is read
+    beside = sum(held_bytes(folder, told.vocabulary, sources).values()) if told.vocabulary else 0
+    require_memory(str(folder), sum(weight_bytes(config, dtype.itemsize, weights).values()), device, beside)
 
 
 def _require_heeded(folder: Path, layout: Vocabulary, sources: MediaSources, text_len: int | None) -> None:
@@ -231,7 +254,6 @@ def _network(part: Checkpoint, device: torch.device | str | None, dtype: torch.d
     network: Mapping[str, object] = part.config["network"]  # type: ignore[assignment]
     config = ModelConfig.from_dict(network)
     reform = reform_of(weights, device)
-    require_memory("the network", sum(weight_bytes(config, dtype.itemsize, weights).values()), device)
     with torch.device("meta"):
         model = Transformer(config)
     checkpoint.require_fit({name: tuple(value.shape) for name, value in model.state_dict().items()}, part.tensors)

@@ -9,7 +9,6 @@ the embedded model. Leaves: an `Outline`. Does not know tasks; reads configs and
     8b                           the 8B sizes
 """
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from dynin.model.published import CONFIG
 from dynin.pipeline.description import ModelFile, is_description
 from dynin.pipeline.description import read as read_description
 from dynin.pipeline.folder import EMBEDDED_FOLDER, require_ours
-from dynin.pipeline.parts import NUM_FRAMES
+from dynin.pipeline.parts import NUM_FRAMES, MediaSources, held_bytes
 from dynin.pipeline.published import VIDEO_KEY, frames_of
 from dynin.repository import Repository, open_repository, read_json, verify
 from dynin.vocabulary import Vocabulary
@@ -39,8 +38,6 @@ NAMES: Mapping[str, str] = MappingProxyType(
     }
 )
 """Models of the 8B shape, and their families."""
-PUBLISHED_SPEECH_NUMBERS = 136_628_205
-"""Numbers in the file of the published speech tokenizer; all of them are held."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,14 +81,9 @@ def outline(path_or_id: str | os.PathLike[str] | None = None) -> Outline:
         found = replace(found, name="the embedded model")
     if told is not None:
         found = replace(found, told=told)
-    folder = Path(name)
-    image = folder / "image" if told is None or not told.image else Path(told.image)
-    speech = folder / "speech" if told is None or not told.speech else Path(told.speech)
-    return replace(
-        found,
-        image_bytes=_held(image) or _published_image(found.vocabulary),
-        speech_bytes=_held(speech) or (4 * PUBLISHED_SPEECH_NUMBERS if len(found.vocabulary.speech) else 0),
-    )
+    sources = MediaSources() if told is None else MediaSources(image=told.image or None, speech=told.speech or None)
+    held = held_bytes(Path(name), found.vocabulary, sources)
+    return replace(found, image_bytes=held["image"], speech_bytes=held["speech"])
 
 
 def _found(name: str) -> Outline:
@@ -171,18 +163,3 @@ def _of_ours(folder: Path, name: str) -> Outline:
 def _files(folder: Path) -> Repository | None:
     """The headers of a folder that has weights, None where there is a config alone."""
     return open_repository(folder) if any(folder.glob("*.safetensors")) else None
-
-
-def _held(place: Path) -> int:
-    """Bytes in float32 of the weights in a folder, 0 where there is no such folder."""
-    if not any(place.glob("*.safetensors")):
-        return 0
-    return 4 * sum(math.prod(shape) for shape in open_repository(place).shapes.values())
-
-
-def _published_image(layout: Vocabulary) -> int:
-    if not len(layout.image):
-        return 0
-    from dynin.tokenizers.magvit2.convert import expected_shapes
-
-    return 4 * sum(math.prod(shape) for shape in expected_shapes().values())

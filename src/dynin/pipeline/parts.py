@@ -13,8 +13,10 @@ Where a model's media tokenizers are, unless the caller says so: as `image/` and
     mmada         showlab/magvitv2
 """
 
+import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -26,7 +28,8 @@ from torch import nn
 from dynin import checkpoint
 from dynin.checkpoint import Checkpoint
 from dynin.errors import CheckpointError, RequestError
-from dynin.repository import read_json
+from dynin.model.room import require_memory
+from dynin.repository import open_repository, read_json
 from dynin.tokenizers.bundle import Tokenizers
 from dynin.tokenizers.deferred import DeferredImage, DeferredSpeech
 from dynin.tokenizers.protocol import ImageTokenizer, SpeechTokenizer
@@ -39,6 +42,8 @@ from dynin.vocabulary import Vocabulary
 Module = TypeVar("Module", bound=nn.Module)
 NUM_FRAMES = 5
 """Frames of a video that the published demonstrations look at."""
+IMAGE_NUMBERS, SPEECH_NUMBERS = 95_493_513, 136_628_205
+"""Numbers in the files of the published picture and speech tokenizers; all of them are held."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,12 +79,14 @@ def with_media(
 
     def read_image() -> ImageTokenizer:
         place = _resolve(folder, layout, image_place, "pictures")
+        require_memory(str(place), _held_bytes(place, IMAGE_NUMBERS), device)
         read = image_tokenizer(place, device=device)
         _require_room(place, "picture", read.codebook_size, len(layout.image))
         return read
 
     def read_speech() -> SpeechTokenizer:
         place = _resolve(folder, layout, speech_place, "speech")
+        require_memory(str(place), _held_bytes(place, SPEECH_NUMBERS), device)
         read = speech_tokenizer(place, device=device)
         _require_room(place, "speech", read.codebook_size, len(layout.speech))
         return read
@@ -99,6 +106,26 @@ def with_media(
     if speech_place is not None and is_ours(Path(speech_place)):
         speech = read_speech()
     return Tokenizers(text=text, image=image, video=VideoTokenizer(image=image, num_frames=NUM_FRAMES), speech=speech)
+
+
+def held_bytes(folder: Path, layout: Vocabulary, sources: MediaSources) -> dict[str, int]:
+    """Bytes in float32 of the tokenizers of a model's pictures and speech, without reading or fetching one.
+
+    Those in a folder are known from their headers, others are as large as the published ones; 0 where the layout of
+    ids has no room for their codes.
+    """
+    return {
+        name: _held_bytes(_place(folder, layout, name, getattr(sources, name)), usual if len(codes) else 0)
+        for name, usual, codes in (("image", IMAGE_NUMBERS, layout.image), ("speech", SPEECH_NUMBERS, layout.speech))
+    }
+
+
+def _held_bytes(place: str | os.PathLike[str] | None, usual: int) -> int:
+    """Bytes in float32 of the weights in a folder; of as many numbers as usual where they cannot be told."""
+    if place is not None and any(Path(place).glob("*.safetensors")):
+        with suppress(CheckpointError):  # what is wrong is said when the tokenizer is read, if it ever is
+            return 4 * sum(math.prod(shape) for shape in open_repository(Path(place)).shapes.values())
+    return 4 * usual
 
 
 def image_tokenizer(folder: Path, *, device: torch.device | str | None = None) -> ImageTokenizer:

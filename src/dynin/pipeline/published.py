@@ -20,7 +20,7 @@ from dynin.model import published
 from dynin.model.family import TextLengths, choose_layout
 from dynin.model.published import CONFIG, Published
 from dynin.pipeline.dynin import Dynin
-from dynin.pipeline.parts import MediaSources, with_media
+from dynin.pipeline.parts import MediaSources, held_bytes, with_media
 from dynin.tokenizers.text import ByteLevelText
 from dynin.vocabulary import Vocabulary
 
@@ -61,13 +61,16 @@ def load(
 
     Raises:
         CheckpointError: If a file is missing or damaged, config, weights and text tokenizer do not belong together, or
-            the weights do not fit the memory of the device.
+            the weights do not fit the memory of the device, together with those of the media tokenizers, although
+            these are read when they are needed: nobody is to wait for a network that cannot be used.
     """
     found = published.read(folder)
     if (folder / TEXT_FILE).is_file():
         repository.verify(folder, [folder / TEXT_FILE])
     text, layout = read_text(found, text_len)
     frames = frames_of(found.values, folder / CONFIG)
+    beside = sum(held_bytes(folder, layout, sources).values())
+    published.require_room(found, device=device, dtype=dtype, weights=weights, beside=beside)
     tokenizers = with_media(folder, text, layout, sources, device=device)
     tokenizers = replace(tokenizers, video=replace(tokenizers.video, **frames))  # type: ignore[arg-type]
     network = published.load_network(found, device=device, dtype=dtype, weights=weights)

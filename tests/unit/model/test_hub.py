@@ -12,7 +12,7 @@ from torch import nn
 
 import dynin
 from dynin import testing
-from dynin.errors import RequestError
+from dynin.errors import CheckpointError, RequestError
 from dynin.model import announce, published
 from dynin.model.convert import published_names
 
@@ -106,6 +106,52 @@ def test_a_model_may_be_saved_over_the_folder_it_came_from(model, ids, tmp_path,
         before = model(ids).logits
         model.save_pretrained(place, max_shard_size=max_shard_size)
         assert torch.equal(dynin.load(place).model(ids), before)
+
+
+@pytest.mark.parametrize("step", ["writing", "moving"])
+def test_a_save_that_fails_leaves_what_was_there(model, tmp_path, monkeypatch, step):
+    place = testing.tiny_published(tmp_path / "model")
+    before = {path.name: path.read_bytes() for path in place.iterdir()}
+
+    def full(*given, **more):
+        raise OSError(28, "No space left on device")
+
+    if step == "writing":
+        monkeypatch.setattr(transformers.modeling_utils, "safe_save_file", full)
+    else:
+        monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(CheckpointError, match=r"could not be written \(No space left on device\); check permissions"):
+        model.save_pretrained(place, max_shard_size="4MB")
+    assert {path.name: path.read_bytes() for path in place.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_first_save_that_fails_leaves_no_folder(model, tmp_path, monkeypatch):
+    from safetensors import SafetensorError
+
+    def full(*given, **more):
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr(transformers.modeling_utils, "safe_save_file", full)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        model.save_pretrained(tmp_path / "new" / "model")
+    assert [*(tmp_path / "new").iterdir()] == []
+
+
+def test_a_save_removes_weights_of_an_earlier_one_and_nothing_else(model, tmp_path):
+    place = testing.tiny_published(tmp_path / "model")
+    (place / "training.txt").write_text("kept")
+    (place / "model-00001-of-00009.safetensors").write_bytes(b"stale")
+    model.save_pretrained(place)
+    names = {path.name for path in place.iterdir()}
+    assert names == {"README.md", "config.json", "model.safetensors", "tokenizer.json", "training.txt"}
+    assert dynin.load(place).model.config.d_model == 16
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(model, tmp_path):
+    (tmp_path / "model").write_text("a file")
+    with pytest.raises(CheckpointError, match=r"model: could not be written \(File exists\)"):
+        model.save_pretrained(tmp_path / "model")
 
 
 def test_a_config_keeps_every_published_key(folder, model, tmp_path):

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import dynin
-from dynin import testing
+from dynin import checkpoint, repository, testing
 from dynin.errors import CheckpointError
 from dynin.model import published, room
 
@@ -73,6 +74,69 @@ def test_the_refusal_comes_before_a_weight_is_read(monkeypatch, folder):
     monkeypatch.setattr(published.repository, "verify", lambda *paths: pytest.fail("hashed"))
     with pytest.raises(CheckpointError, match=r"0\.0 MB are free"):
         published.load_network(found)
+
+
+def with_media(place):
+    """A model in the published layout with tokenizers of 10 and 5 MB once they are held in float32."""
+    testing.tiny_published(place)
+    for name, numbers in (("image", 2_500_000), ("speech", 1_250_000)):
+        (place / name).mkdir()
+        tensors = {"weight": torch.zeros(numbers, dtype=torch.bfloat16)}
+        save_file(tensors, place / name / "model.safetensors", {"format": "pt"})
+    return place
+
+
+def test_the_tokenizers_of_media_count_before_anything_is_read(monkeypatch, tmp_path):
+    place = with_media(tmp_path / "model")
+    set_free(monkeypatch, 20_000_000)
+
+    def verify(_, paths):
+        assert [path.name for path in paths] == ["tokenizer.json"], "weights were hashed"
+
+    monkeypatch.setattr(repository, "verify", verify)
+    needs = r"model: needs 8\.9 MB for its weights and 15\.0 MB for its tokenizers of pictures and speech, 20\.0 MB are"
+    with pytest.raises(CheckpointError, match=needs):
+        dynin.load(place)
+
+
+def test_the_tokenizers_of_media_are_as_large_as_the_published_ones_where_none_is_here(monkeypatch, folder):
+    set_free(monkeypatch, 100_000_000)
+    with pytest.raises(CheckpointError, match=r"and 928\.5 MB for its tokenizers"):
+        dynin.load(folder)
+    set_free(monkeypatch, 940_000_000)
+    assert dynin.load(folder).model.config.d_model == 16
+
+
+def test_a_model_without_media_needs_no_tokenizers_of_them(monkeypatch, tmp_path):
+    place = testing.tiny_published(tmp_path / "model", "llada", text_len=126_349)
+    set_free(monkeypatch, 100_000_000)
+    assert dynin.load(place).model.config.d_model == 16
+
+
+@pytest.mark.parametrize(("name", "to", "needs"), [("image", "image", r"10\.0 MB"), ("speech", "speech", r"5\.0 MB")])
+def test_a_tokenizer_is_refused_before_it_is_read_if_the_memory_has_gone(monkeypatch, tmp_path, name, to, needs):
+    model = dynin.load(with_media(tmp_path / "model"))
+    set_free(monkeypatch, 1_000_000)
+    with pytest.raises(CheckpointError, match=rf"{name}: needs {needs} for its weights, 1\.0 MB are free"):
+        model.generate("a dog", to=to)
+
+
+def test_a_model_of_ours_is_refused_before_it_is_hashed(monkeypatch, tmp_path):
+    place = testing.tiny_model(tmp_path / "model")
+    set_free(monkeypatch, 100_000)
+    monkeypatch.setattr(checkpoint, "load_model", lambda *given: pytest.fail("read"))
+    needs = r"model: needs 0\.\d MB for its weights and 0\.\d MB for its tokenizers.*0\.1 MB are free"
+    with pytest.raises(CheckpointError, match=needs):
+        dynin.load(place)
+
+
+def test_a_damaged_config_of_ours_is_told_as_damage_however_little_is_free(monkeypatch, tmp_path):
+    place = testing.tiny_model(tmp_path / "model")
+    config = place / "backbone" / "config.json"
+    config.write_text(config.read_text().replace('"d_model": 32', '"d_model": 9999999'))
+    set_free(monkeypatch, 0)
+    with pytest.raises(CheckpointError, match="damaged or cut short"):
+        dynin.load(place)
 
 
 @pytest.mark.parametrize("free", [None, 8_900_000])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from dynin.model import memory
 from dynin.model.config import EMBEDDED, PUBLISHED_8B
 from dynin.model.transformer import Transformer
 from dynin.pipeline import outline as outlines
+from dynin.pipeline import parts as parts_of
 from dynin.pipeline.folder import EMBEDDED_FOLDER
 from dynin.pipeline.outline import outline
 from dynin.pipeline.plan import (
@@ -125,12 +127,11 @@ def test_tokenizers_beside_the_weights_count_as_they_are(tiny, tmp_path):
     assert outline(tiny).image_bytes == 4 * 95_493_513
 
 
-def test_the_published_speech_tokenizer_has_its_numbers():
+@pytest.mark.parametrize(("name", "numbers"), [("emova", parts_of.SPEECH_NUMBERS), ("magvit2", parts_of.IMAGE_NUMBERS)])
+def test_the_published_tokenizers_have_their_numbers(name, numbers):
     pytest.importorskip("transformers")
-    from dynin.tokenizers.emova.convert import expected_shapes
-
-    total = sum(torch.Size(shape).numel() for shape in expected_shapes().values())
-    assert total == outlines.PUBLISHED_SPEECH_NUMBERS
+    shapes = import_module(f"dynin.tokenizers.{name}.convert").expected_shapes()
+    assert sum(torch.Size(shape).numel() for shape in shapes.values()) == numbers
 
 
 def test_the_embedded_model_is_planned_from_its_own_files():
