@@ -5,6 +5,7 @@ how decisions were made.
 """
 
 import colorsys
+import math
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -74,7 +75,7 @@ def draw(snapshot: Snapshot, result: Result, tokenizers: Tokenizers, cell_px: in
 
 def _canvas(codes: Int[Tensor, " N"], snapshot: Snapshot, tokenizers: Tokenizers, cell_px: int) -> Image.Image:
     """A partly hidden picture; hidden cells take the commonest decided code, so that they tell nothing, and go grey."""
-    rows, columns = tokenizers.image.grid(tokenizers.image.image_size, tokenizers.image.image_size)
+    rows = columns = math.isqrt(len(codes))
     is_hidden = codes == HIDDEN
     filler = codes[~is_hidden].mode().values if bool((~is_hidden).any()) else torch.tensor(0)
     pixels = tokenizers.decode(Modality.IMAGE, torch.where(is_hidden, filler, codes))

@@ -43,6 +43,9 @@ def generate(
         ),
     ] = None,
     style: Annotated[str | None, typer.Option(help="Of the voice that speaks; an unknown one lists them.")] = None,
+    size: Annotated[
+        int | None, typer.Option(metavar="PX", help="Side of pictures that are read and made; none for the model's.")
+    ] = None,
     model: Annotated[
         str | None, typer.Option(metavar="MODEL", help="A folder, a hub id, or a file MODEL.toml.")
     ] = None,
@@ -81,6 +84,7 @@ def generate(
         thinking=think,
         redo=redo,
         style=style,
+        size=size,
         trace=trace is not None,
     )
     loaded = load(model, device=devices.resolve(device), dtype=dtype)

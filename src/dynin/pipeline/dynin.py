@@ -23,8 +23,9 @@ from dynin.errors import RequestError
 from dynin.media.image import to_pil
 from dynin.model.transformer import Transformer
 from dynin.pipeline.denoiser import TransformerDenoiser
+from dynin.pipeline.picture_size import growth, largest_px, lengths_at, require_size
 from dynin.pipeline.policies import POLICIES, adjust, for_redo, limit, policy_of
-from dynin.pipeline.redo import Opened, Redo, parse_redo
+from dynin.pipeline.redo import Opened, Redo, RedoBox, parse_redo
 from dynin.pipeline.request import Request, Wishes, check_correctable, read_value
 from dynin.pipeline.result import ENDED, HIDDEN, Result, Snapshot
 from dynin.pipeline.route import choose
@@ -90,7 +91,7 @@ class Dynin:
         Args:
             prompt: What to make, a question, or an instruction.
             on_step: Called after every network call with the target as it is then.
-            wishes: image, audio, video, to, seed, steps, guidance, thinking, redo, trace; see `Request`.
+            wishes: image, audio, video, to, seed, steps, guidance, thinking, redo, style, size, trace; see `Request`.
 
         Raises:
             RequestError: If the request is ambiguous, impossible or too long; the message lists the choices.
@@ -110,11 +111,11 @@ class Dynin:
         Args:
             on_step: Sees the first request only.
         Raises:
-            RequestError: If a request cannot be fulfilled, or the requests differ in task, steps or guidance.
+            RequestError: If a request cannot be fulfilled, or the requests differ in task, steps, guidance or size.
         """
         started = time.monotonic()
         jobs = [self._prepare(request) for request in requests]
-        keys = {(job.task.name, job.request.steps, job.request.guidance) for job in jobs}
+        keys = {(job.task.name, job.request.steps, job.request.guidance, job.request.size) for job in jobs}
         if len(keys) != 1 or (len(jobs) > 1 and any(job.redo for job in jobs)):
             raise RequestError(f"requests of one batch differ: {sorted(map(str, keys))}; run them one by one")
         traces: list[list[Snapshot]] = [[] for _ in jobs]
@@ -143,21 +144,29 @@ class Dynin:
         if request.thinking is not None and task.shows_reasoning is None:
             raise RequestError(f"{task.name} has no reasoning to show or hide; leave `thinking` (--think) out")
         self._require_style(task, request.style)
+        cell_px = self.tokenizers.image.downsample
+        if request.size is not None:
+            require_size(task, request.size, cell_px)
         self.tokenizers.prepare([*task.conditions, *task.targets])  # not after all the work, if one is missing
         if Modality.TEXT in task.conditions:
             values[Modality.TEXT] = _prompt(task, values.get(Modality.TEXT), request.thinking)
-        given = {modality: self.tokenizers.encode(modality, value, task.given_px) for modality, value in values.items()}
+        given_px = request.size or task.given_px
+        given = {modality: self.tokenizers.encode(modality, value, given_px) for modality, value in values.items()}
+        redo = replace(redo, size_px=request.size) if isinstance(redo, RedoBox) else redo
         opened = redo.open(self.tokenizers, original) if redo is not None and original is not None else None
-        sequence = self._lay_out(task, given, opened)
+        sequence = self._lay_out(task, given, opened, lengths_at(task, request.size, cell_px))
         chosen = {
             modality: adjust(
-                policy_of(self.policies, task.name, modality), steps=request.steps, guidance=request.guidance
+                policy_of(self.policies, task.name, modality),
+                steps=request.steps,
+                guidance=request.guidance,
+                growth=growth(task, request.size, cell_px) if modality == Modality.IMAGE else 1.0,
             )
             for modality in task.targets
         }
         if opened is not None:
             chosen = {modality: for_redo(policy) for modality, policy in chosen.items()}
-        policies = self._fit(sequence, chosen)
+        policies = self._fit(sequence, chosen, is_sized=request.size is not None)
         return _Job(request=request, sequence=sequence, policies=policies, redo=redo, original=original)
 
     def _require_style(self, task: Task, style: str | None) -> None:
@@ -168,11 +177,13 @@ class Dynin:
             raise RequestError(f"{task.name} makes no speech; leave `style` (--style) out")
         self.tokenizers.require_style(style)
 
-    def _lay_out(self, task: Task, given: Mapping[Modality, str | Tensor], opened: Opened | None) -> Sequence:
+    def _lay_out(
+        self, task: Task, given: Mapping[Modality, str | Tensor], opened: Opened | None, lengths: Mapping[str, int]
+    ) -> Sequence:
         """The row of ids; with a redo, the whole original as target and only its open codes hidden."""
         assembler = self._assembler()
         if opened is None:
-            return assembler.assemble(task, given)
+            return assembler.assemble(task, given, lengths=lengths)
         modality = task.targets[0]
         block = task.lengths[modality]
         is_flexible = bool(task.ends.get(modality))
@@ -185,14 +196,18 @@ class Dynin:
         ids[start : start + count][opened.is_open] = self.vocabulary["mask"]
         return replace(sequence, ids=ids)
 
-    def _fit(self, sequence: Sequence, policies: Mapping[Modality, DecodingPolicy]) -> dict[Modality, DecodingPolicy]:
+    def _fit(
+        self, sequence: Sequence, policies: Mapping[Modality, DecodingPolicy], *, is_sized: bool
+    ) -> dict[Modality, DecodingPolicy]:
         """The policies with canvases that grow only as far as the model reaches; RequestError if they cannot start."""
         longest, length = self.model.config.max_len, len(sequence.ids)
         if length > longest:
             targets = sum(span.stop - span.start for span in sequence.spans if span.is_target)
+            side_px = largest_px(sequence, longest, self.tokenizers.image.downsample) if is_sized else 0
+            advice = f"give a size of at most {side_px}" if side_px else "shorten the prompt, the sound or the text"
             raise RequestError(
                 f"the request takes {length - targets} positions and what is made {targets} more, but the model's "
-                f"length is {longest}; shorten the prompt, the sound or the text"
+                f"length is {longest}; {advice}"
             )
         room = longest - length
         return {

@@ -55,16 +55,22 @@ def policy_of(policies: Mapping[str, DecodingPolicy], task: str, modality: Modal
     return policies.get(f"{task}.{modality}") or policies[modality]
 
 
-def adjust(policy: DecodingPolicy, *, steps: int | None = None, guidance: float | None = None) -> DecodingPolicy:
+def adjust(
+    policy: DecodingPolicy, *, steps: int | None = None, guidance: float | None = None, growth: float = 1.0
+) -> DecodingPolicy:
     """A policy with what a request overrides.
 
     Args:
         steps: Denoiser calls for a picture or a video, or for each block of text or speech.
         guidance: Weight of classifier-free guidance.
+        growth: How many times as long as usual the side of a picture is; without `steps` it takes as many times the
+            calls, at least one.
     """
     if steps is not None:
         num_blocks = (policy.max_len or 1) // (policy.block_len or 1) if policy.max_len else 1
         policy = replace(policy, num_steps=steps * num_blocks)
+    elif growth != 1:
+        policy = replace(policy, num_steps=max(1, round(policy.num_steps * growth)))
     return policy if guidance is None else replace(policy, guidance_scale=guidance)
 
 

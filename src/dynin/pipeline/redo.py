@@ -49,6 +49,8 @@ class RedoBox:
     """The picture to be corrected; None takes the one that was given with the request."""
     margin_px: int = 2
     """Width of the frame around the box in which old and new are blended."""
+    size_px: int | None = None
+    """Side at which the model sees the picture; None takes the tokenizer's."""
 
     def open(self, tokenizers: Tokenizers, original: Value) -> Opened:
         """Hide every cell that the box touches; RequestError for a box outside the centre square."""
@@ -60,11 +62,11 @@ class RedoBox:
                 f"the box x,y,w,h = {self.x},{self.y},{self.width},{self.height} was given, expected one inside the "
                 f"square of {side} pixels at {left},{top}, which is what the model sees of this picture"
             )
-        size_px, cell_px = tokenizers.image.image_size, tokenizers.image.downsample
+        size_px, cell_px = self.size_px or tokenizers.image.image_size, tokenizers.image.downsample
         rows, columns = tokenizers.image.grid(size_px, size_px)
         is_row = _touched(y, y + self.height, rows, cell_px * side / size_px)
         is_column = _touched(x, x + self.width, columns, cell_px * side / size_px)
-        codes = tokenizers.encode(Modality.IMAGE, original)
+        codes = tokenizers.encode(Modality.IMAGE, original, size_px)
         assert isinstance(codes, Tensor)
         return Opened(codes=codes, is_open=(is_row[:, None] & is_column[None, :]).flatten())
 

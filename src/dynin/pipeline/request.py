@@ -30,6 +30,7 @@ from dynin.types import Modality
 MAX_SEED = 2**63 - 1
 MAX_STEPS = 1000
 MAX_GUIDANCE = 100.0
+MAX_SIZE_PX = 8192
 MAX_TEXT_BYTES = 1 << 20
 
 GivenImage = str | os.PathLike[str] | Image | Tensor
@@ -50,6 +51,7 @@ class Wishes(TypedDict, total=False):
     thinking: bool | None
     redo: Redo | str | None
     style: str | None
+    size: int | None
     trace: bool
 
 
@@ -78,6 +80,9 @@ class Request:
     """A part to make again of the picture, sound or text that is given; see `redo.parse_redo`."""
     style: str | None = None
     """Of the voice that is heard; the speech tokenizer lists its styles. None takes its own choice."""
+    size: int | None = None
+    """Side in pixels of the square at which pictures are read and made, a multiple of the pixels of one code. None
+    takes the model's; others are worth asking for where the model has learned them."""
     trace: bool = False
     """Whether the result keeps every step."""
 
@@ -90,6 +95,8 @@ class Request:
         _check_whole("seed", self.seed, 0, MAX_SEED)
         if self.steps is not None:
             _check_whole("steps", self.steps, 1, MAX_STEPS)
+        if self.size is not None:
+            _check_whole("size", self.size, 1, MAX_SIZE_PX)
         if self.guidance is not None:
             is_number = isinstance(self.guidance, int | float) and not isinstance(self.guidance, bool)
             if not is_number or not math.isfinite(self.guidance) or not 0 <= self.guidance <= MAX_GUIDANCE:

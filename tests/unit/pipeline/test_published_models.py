@@ -47,6 +47,11 @@ def test_every_published_task_runs_from_media_to_media(model):
     picture, sound, video = testing.small_picture(400), testing.small_sound(), testing.small_video(size_px=400)
     drawn = model.generate("a dog", to="image", steps=2)
     assert (drawn.image.size, drawn.num_forwards) == ((512, 512), 2)
+    assert model.generate("a dog", to="image", steps=1, size=256).image.size == (256, 256)
+    with pytest.raises(RequestError, match=r"size is 500, .* such as 496 or 512"):
+        model.generate("a dog", to="image", size=500)
+    with pytest.raises(RequestError, match=r"the model's length is 4096; give a size of at most 992"):
+        model.generate("a dog", to="image", size=1024)
     edited = model.generate("make it red", image=picture, to="image", steps=2)
     assert edited.image.size == (336, 336)
     for wishes in ({"image": picture}, {"video": video}, {"audio": sound}):
