@@ -17,6 +17,7 @@ from torch import Tensor
 from dynin import checkpoint
 from dynin.config import to_dict
 from dynin.data.emoji_world.clip import FRAME_RATE_HZ, NUM_FRAMES
+from dynin.data.emoji_world.splits import Split
 from dynin.data.emoji_world.world import EmojiWorld
 from dynin.data.mixture import Mixture
 from dynin.data.patch_memo import PatchMemo
@@ -123,15 +124,7 @@ def source_of(config: TrainConfig, tokenizers: Tokenizers) -> RowSource:
         CheckpointError: If the shard of speech was made by another tokenizer.
         DataError: If own data is missing, was prepared for another model, or has a faulty row.
     """
-    image = tokenizers.image
-    maker = RowMaker(
-        assembler=Assembler(vocabulary=EMBEDDED, encode_text=lru_cache(REMEMBERED)(tokenizers.text.encode)),
-        tasks=EMBEDDED_TASKS,
-        image=image,
-        memo=PatchMemo(image) if isinstance(image, SmallImageTokenizer) else None,
-        whole_prob=config.whole_prob,
-    )
-    world = _world(config, tokenizers, maker) if config.tasks else None
+    world = mixture_of(config, tokenizers) if config.tasks else None
     if world is not None and not config.data:
         return world
     encoder = RowEncoder(
@@ -149,13 +142,25 @@ def source_of(config: TrainConfig, tokenizers: Tokenizers) -> RowSource:
     )
 
 
-def _world(config: TrainConfig, tokenizers: Tokenizers, maker: RowMaker) -> Mixture:
-    """Rows of Emoji World and of the shards of speech."""
+def mixture_of(config: TrainConfig, tokenizers: Tokenizers, split: Split = "train") -> Mixture:
+    """Rows of Emoji World and of the shards of speech.
+
+    Raises:
+        CheckpointError: If a shard was made by another tokenizer.
+    """
+    image = tokenizers.image
+    maker = RowMaker(
+        assembler=Assembler(vocabulary=EMBEDDED, encode_text=lru_cache(REMEMBERED)(tokenizers.text.encode)),
+        tasks=EMBEDDED_TASKS,
+        image=image,
+        memo=PatchMemo(image) if isinstance(image, SmallImageTokenizer) else None,
+        whole_prob=config.whole_prob,
+    )
     weights = {name: weight for name, weight in config.tasks.items() if weight > 0}
-    world = partial(EmojiWorld, config.seed, counting_share=config.counting_share)
+    world = partial(EmojiWorld, config.seed, split, counting_share=config.counting_share)
     return Mixture(
         world=world(),
-        early_world=EmojiWorld(config.seed, max_things=1),
+        early_world=EmojiWorld(config.seed, split, max_things=1),
         worlds={name: world(**DRAWN[name].world) for name in weights if DRAWN[name].world},
         maker=maker,
         weights=weights,
