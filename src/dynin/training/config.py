@@ -31,6 +31,13 @@ class OptimizerConfig:
     max_grad_norm: float = 1.0
     average_decay: float = 0.998
     """Decay per step of the running average of the weights; the average is what is saved as the model."""
+    state_bits: int = 32
+    """Of each number that AdamW remembers: 32, or 8 by the package torchao, in one process. Muon's stay in float32."""
+
+    def __post_init__(self) -> None:
+        """ConfigError for another number of bits."""
+        if self.state_bits not in (8, 32):
+            raise ConfigError(f"setting 'optimizer.state_bits' is {self.state_bits}; expected 32 or 8")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from dynin.training import parallel
+from dynin.errors import ConfigError
+from dynin.optional import import_quietly
+from dynin.training import parallel, processes
 from dynin.training.config import OptimizerConfig
 from dynin.training.freeze import Frozen
 
@@ -28,6 +30,9 @@ def build(model: nn.Module, config: OptimizerConfig, frozen: Frozen | None = Non
     Matrices of the blocks turn their momentum into its nearest orthogonal matrix (Muon), scaled to the size of AdamW's
     steps. Tables (embedding and output) and vectors follow AdamW; vectors, the embedding, and tables of which some rows
     are frozen are not decayed.
+
+    Raises:
+        ConfigError: If states in 8 bits are wanted where they are not to be had.
 
     Source:
         Liu et al., arXiv:2502.16982 (Muon with AdamW's size of steps).
@@ -47,13 +52,54 @@ def build(model: nn.Module, config: OptimizerConfig, frozen: Frozen | None = Non
     optimizers: list[Optimizer] = []
     if rest:
         filled = [group for group in groups if group["params"]]
-        optimizers.append(torch.optim.AdamW(filled, lr=config.learning_rate, betas=(0.9, config.beta2), fused=True))
+        optimizers.append(_adamw(filled, config))
     if matrices:
         optimizers.append(Muon(matrices, lr=config.matrix_rate, weight_decay=config.weight_decay))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["peak"] = group["lr"]
+            group["peak"] = float(group["lr"])
     return optimizers
+
+
+def _adamw(groups: list[dict[str, Any]], config: OptimizerConfig) -> Optimizer:
+    """AdamW, with what it remembers in 32 or in 8 bits.
+
+    Source:
+        Dettmers et al., arXiv:2110.02861 (states in 8 bits, each block of 256 scaled by its largest).
+    """
+    settings: dict[str, Any] = {"lr": config.learning_rate, "betas": (0.9, config.beta2)}
+    if config.state_bits == 32:
+        return torch.optim.AdamW(groups, fused=True, **settings)
+    if processes.count() > 1:
+        raise ConfigError(
+            f"setting 'optimizer.state_bits' is 8 and there are {processes.count()} processes, which share the states "
+            "out already; give --set optimizer.state_bits=32"
+        )
+    parallel.require_compiler("optimizer.state_bits", "32", is_cpu=groups[0]["params"][0].is_cpu)
+    try:
+        made: Optimizer = import_quietly("torchao.optim").AdamW8bit(groups, **settings)
+    except ImportError as error:
+        raise ConfigError(
+            "setting 'optimizer.state_bits' is 8, which needs the package torchao; run: pip install 'dynin[quantize]'"
+        ) from error
+    return made
+
+
+def plain(name: str, state: Tensor) -> dict[str, Tensor]:
+    """What an optimizer remembers as tensors of its own, by name, so that they can be saved and filled again.
+
+    States in 8 bits are one tensor to PyTorch and two in memory: codes, and a scale for each block of them.
+    """
+    names = ("codes", "scale") if hasattr(state, "codes") else ()
+    return {f"{name}.{part}": getattr(state, part) for part in names} or {name: state}
+
+
+def set_rate(group: dict[str, Any], rate: float) -> None:
+    """The rate of one group; some optimizers keep it in a tensor."""
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
 
 
 class Muon(torch.optim.Muon):
@@ -117,7 +163,7 @@ def set_rates(optimizers: Sequence[Optimizer], share: float) -> None:
     """Every rate to this share of its peak."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * share
+            set_rate(group, group["peak"] * share)
 
 
 def share_of_peak(step: int, steps: int, config: OptimizerConfig) -> float:

@@ -10,8 +10,7 @@ sharded.
 """
 
 import shutil
-from collections.abc import Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +25,8 @@ from dynin.errors import ConfigError
 from dynin.model.transformer import Transformer
 
 COMPILERS = ("c++", "g++", "clang++", "cl")
+LAUNCHERS = ("cc", "gcc", "clang")
+"""C compilers, which suffice where kernels do not run on the processor."""
 MOST_SHAPES = 64
 """Shapes of batches that the blocks are compiled for."""
 
@@ -33,23 +34,39 @@ MOST_SHAPES = 64
 def recompute_blocks(model: Transformer) -> None:
     """Keep only the inputs of the blocks until the way back (activation checkpointing)."""
     for block in model.blocks:
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        block.forward = _recomputed(block.forward)
+
+
+def _recomputed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The same function, made again on the way back; a closure, since `torch.compile` leaves partials uncompiled."""
+
+    def again(*given: Any) -> Tensor:
+        made: Tensor = checkpoint(forward, *given, use_reentrant=False)
+        return made
+
+    return again
 
 
 def compile_blocks(model: Transformer, *, is_any_shape: bool = False) -> None:
     """Compile the blocks in place, once for each shape of a batch, or once for any.
 
     Raises:
-        ConfigError: If no C++ compiler is there.
+        ConfigError: If no compiler is there.
     """
-    if not any(shutil.which(name) for name in COMPILERS):
-        raise ConfigError(
-            f"setting 'compile' is true, but none of the compilers {', '.join(COMPILERS)} was found; install one, or "
-            "give --set compile=false"
-        )
+    require_compiler("compile", "false", is_cpu=next(model.parameters()).is_cpu)
     torch._dynamo.config.recompile_limit = MOST_SHAPES
     for block in model.blocks:
         block.compile(dynamic=is_any_shape)
+
+
+def require_compiler(setting: str, instead: str, *, is_cpu: bool) -> None:
+    """ConfigError where `torch.compile` would find no compiler; it names the setting and what to give instead."""
+    names = COMPILERS if is_cpu else COMPILERS + LAUNCHERS
+    if not any(shutil.which(name) for name in names):
+        raise ConfigError(
+            f"setting {setting!r} compiles, but none of the compilers {', '.join(names)} was found; install one, or "
+            f"give --set {setting}={instead}"
+        )
 
 
 def shard(root: nn.Module, blocks: Iterable[nn.Module], *, is_frugal: bool) -> None:
@@ -87,11 +104,6 @@ def like(value: Tensor, parameter: Tensor) -> Tensor:
     if isinstance(parameter, DTensor):
         return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
     return value
-
-
-def is_sharded(value: Tensor) -> bool:
-    """Whether a tensor is split over processes."""
-    return isinstance(value, DTensor)
 
 
 def whole(value: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ from dynin.errors import CheckpointError
 from dynin.media.files import replace_whole
 from dynin.repository import sha256, sync
 from dynin.training import processes
-from dynin.training.optim import Average
+from dynin.training.optim import Average, plain, set_rate
 
 LATEST, MANIFEST, POSITION = "LATEST", "MANIFEST.json", "position.json"
 FORMAT = 1
@@ -269,7 +269,8 @@ def _parts(model: nn.Module, average: Average | None, optimizers: Optimizers) ->
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     for optimizer in optimizers:
         for parameter, entry in optimizer.state.items():
-            parts |= {f"optimizer.{names[id(parameter)]}.{key}": value for key, value in entry.items()}
+            for key, value in entry.items():
+                parts |= plain(f"optimizer.{names[id(parameter)]}.{key}", value)
     return parts
 
 
@@ -279,15 +280,15 @@ def _prime(optimizers: Optimizers) -> None:
     for optimizer in optimizers:
         if optimizer.state:
             continue
-        rates = [group["lr"] for group in optimizer.param_groups]
+        rates = [float(group["lr"]) for group in optimizer.param_groups]
         for group in optimizer.param_groups:
-            group["lr"] = 0.0
+            set_rate(group, 0.0)
             for parameter in group["params"]:
                 parameter.grad = torch.zeros_like(parameter)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
+            set_rate(group, rate)
 
 
 def _require_fit(place: Path, parts: Mapping[str, Tensor], reader: dcp.HuggingFaceStorageReader) -> None:

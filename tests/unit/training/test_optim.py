@@ -1,13 +1,26 @@
 """Optimizers and the average: quicker ways to the numbers of PyTorch's own."""
 
 import copy
+import shutil
 
 import pytest
 import torch
 
-from dynin.training import optim
+from dynin.errors import CheckpointError, ConfigError
+from dynin.training import optim, parallel, processes, state
 from dynin.training.config import OptimizerConfig
-from tests.unit.training.test_loop import small_model
+from tests.unit.training.test_loop import CHANGED, run, small_model
+
+EIGHT = OptimizerConfig(learning_rate=5e-3, matrix_rate=0.0, warmup_steps=2, state_bits=8)
+has_compiler = pytest.mark.skipif(not any(map(shutil.which, parallel.COMPILERS)), reason="needs a C++ compiler")
+
+
+@pytest.fixture
+def eight():
+    """States in 8 bits without compiling: the same arithmetic, and no minute of waiting."""
+    pytest.importorskip("torchao")
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def with_gradients(model, seed):
@@ -70,3 +83,62 @@ def test_parameters_that_do_not_learn_have_no_average():
     average = optim.Average(model, 0.9)
     assert "embed.weight" not in average.tensors
     average.update(model, 0)
+
+
+@has_compiler
+def test_states_in_eight_bits_are_a_quarter_as_large_and_move_alike(eight):
+    models, sizes = [], []
+    for bits in (32, 8):
+        model = small_model()
+        (adamw,) = optim.build(model, OptimizerConfig(matrix_rate=0.0, state_bits=bits))
+        for step in range(3):
+            with_gradients(model, step)
+            optim.set_rates([adamw], 0.5)
+            adamw.step()
+        entry = adamw.state[model.embed.weight]
+        held = [part for key in ("exp_avg", "exp_avg_sq") for part in optim.plain(key, entry[key]).values()]
+        sizes.append(sum(part.nbytes for part in held))
+        models.append(model)
+    assert sizes[1] < 0.26 * sizes[0]
+    start = small_model().embed.weight
+    moved = (models[0].embed.weight - start).norm()
+    assert (models[0].embed.weight - models[1].embed.weight).norm() < 0.1 * moved
+
+
+@has_compiler
+def test_a_resumed_run_in_eight_bits_equals_an_unbroken_one_bit_for_bit(tmp_path, eight):
+    whole, _ = run(tmp_path / "whole", 8, optimizer=EIGHT)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "broken", 8, stop_at=5, optimizer=EIGHT, log_every=1, save_every=4)
+    names = state.read_tensors(tmp_path / "broken" / "run" / "state", "optimizer")
+    assert names["embed.weight.exp_avg.codes"].dtype == torch.uint8
+    resumed, _ = run(tmp_path / "broken", 8, optimizer=EIGHT, log_every=1, save_every=4)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+@has_compiler
+def test_states_of_other_bits_are_refused(tmp_path, eight):
+    run(tmp_path, 5, optimizer=EIGHT)
+    more = OptimizerConfig(learning_rate=5e-3, matrix_rate=0.0)
+    with pytest.raises(CheckpointError, match=r"cannot be resumed with these settings: optimizer\..*is missing"):
+        run(tmp_path, 8, resuming=CHANGED, optimizer=more)
+
+
+def test_states_in_eight_bits_say_what_they_need(monkeypatch):
+    with pytest.raises(ConfigError, match=r"'optimizer\.state_bits' is 4; expected 32 or 8"):
+        OptimizerConfig(state_bits=4)
+    monkeypatch.setattr(parallel, "COMPILERS", ("no-such-compiler",))
+    with pytest.raises(ConfigError, match="'optimizer.state_bits' compiles, but none of the compilers no-such"):
+        optim.build(small_model(), EIGHT)
+    monkeypatch.setattr(parallel, "COMPILERS", ("python3", "sh"))
+
+    def missing(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(optim, "import_quietly", missing)
+    with pytest.raises(ConfigError, match=r"needs the package torchao; run: pip install 'dynin\[quantize\]'"):
+        optim.build(small_model(), EIGHT)
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    with pytest.raises(ConfigError, match="there are 2 processes, which share the states out already"):
+        optim.build(small_model(), EIGHT)

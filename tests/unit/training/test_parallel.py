@@ -53,6 +53,27 @@ processes.leave()
 """
 
 
+COMPILE = """
+import copy, sys
+import torch
+from torch import nn
+from dynin.training import parallel
+from tests.unit.training.test_loop import small_model
+compiled = nn.Module.compile
+nn.Module.compile = lambda self, **more: compiled(self, backend="eager", **more)
+parallel.require_compiler = lambda *_, **__: None
+model = small_model()
+model.blocks.append(copy.deepcopy(model.blocks[0]))
+names = list(model.state_dict())
+if sys.argv[1] == "recomputed":
+    parallel.recompute_blocks(model)
+parallel.compile_blocks(model)
+model(torch.zeros(1, 20, dtype=torch.long)).sum().backward()
+assert list(model.state_dict()) == names
+print(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+"""
+
+
 def torchrun(
     folder: Path, script: str, count: int, *arguments: object, check: bool = True
 ) -> subprocess.CompletedProcess:
@@ -109,6 +130,14 @@ def test_what_four_processes_saved_one_two_and_eight_can_load(tmp_path):
 
 def _named(folder: Path, part: str) -> dict[str, torch.Tensor]:
     return {f"{part}.{name}": value for name, value in state.read_tensors(folder, part).items()}
+
+
+@pytest.mark.parametrize("how", ["kept", "recomputed"])
+def test_blocks_share_one_compiled_graph_recomputed_or_not(how):
+    """Blocks that are left uncompiled are only slow, so graphs are counted; without the test run's checks of shapes."""
+    command = [sys.executable, "-c", COMPILE, how]
+    done = subprocess.run(command, env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "1", done.stderr
 
 
 def test_another_number_of_processes_is_told_and_refused(tmp_path):
