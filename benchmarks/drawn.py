@@ -8,6 +8,7 @@ they are drawn, several shards at a time, so that a machine with a GPU writes 16
 import hashlib
 import json
 import os
+import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -33,6 +34,7 @@ from dynin.vocabulary import PUBLISHED
 
 SHARD_BYTES = 4 * 10**9
 MOST_SHARDS_AT_ONCE = 5
+LONGEST_PIECE = 14
 NAMES = {torch.bfloat16: "BF16", torch.float32: "F32"}
 
 
@@ -111,10 +113,16 @@ def _write_sums(folder: Path, sums: dict[str, str]) -> None:
 
 
 def _full_text() -> str:
-    """A text tokenizer with as many pieces as the published one has, so that as many ids are allowed."""
+    """A text tokenizer with as many pieces and merges as the published one has: as many ids allowed, as much memory."""
     values = json.loads(testing.published_text(PUBLISHED, 126_349))
-    pieces = values["model"]["vocab"]
-    pieces |= {f"piece {number}": number for number in range(len(pieces), len(PUBLISHED.text))}
+    pieces, merges = values["model"]["vocab"], values["model"]["merges"]
+    drawn, names = random.Random(0), list(pieces)  # noqa: S311 - nothing secret
+    while len(pieces) < len(PUBLISHED.text):
+        first, second = drawn.choice(names), drawn.choice(names)
+        if first + second not in pieces and len(first + second) <= LONGEST_PIECE:
+            pieces[first + second] = len(pieces)
+            names.append(first + second)
+            merges.append([first, second])
     return json.dumps(values)
 
 

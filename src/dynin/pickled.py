@@ -71,9 +71,11 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         values = _unpickle(path)
     except Exception as error:  # what is no tensor ends in one of many errors of the reader
-        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        is_refused = type(error).__name__ == "UnpicklingError"  # PyTorch's own words tell how to run the code inside
+        reason = "damaged, or more than tensors" if is_refused else (str(error) or type(error).__name__).split("\n")[0]
         raise CheckpointError(
-            f"{path}: cannot be read as plain tensors ({reason}); fetch it again, or ask its author for safetensors"
+            f"{path}: cannot be read as plain tensors ({reason[:160]}); fetch it again, or ask its author for "
+            "safetensors"
         ) from error
     if isinstance(values, dict) and isinstance(values.get("state_dict"), dict):
         values = values["state_dict"]

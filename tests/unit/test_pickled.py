@@ -134,6 +134,23 @@ def test_a_damaged_pickle_is_named(tmp_path):
         to_safetensors(source, tmp_path / "new")
 
 
+class Command:
+    """Something that a pickle runs when it is read as Python reads it."""
+
+    def __reduce__(self):
+        return pytest.fail, ("code of a pickle was run",)
+
+
+def test_a_pickle_with_code_is_refused_without_advice_to_run_it(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    torch.save({"a.weight": Command()}, source / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"plain tensors \(damaged, or more than tensors\); fetch") as caught:
+        to_safetensors(source, tmp_path / "new")
+    assert "weights_only" not in str(caught.value)
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_folder_without_pickles_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="no pickled weights"):
         to_safetensors(tmp_path, tmp_path / "new")

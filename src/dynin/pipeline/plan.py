@@ -32,6 +32,8 @@ SPEAKING_BYTES_PER_FRAME = 203_000
 """That the published vocoder holds at a time for each frame of its window; counted at 256 to 1,024 frames."""
 HEARING_BYTES_PER_S = 1_100_000
 """That the published speech encoder holds for each second of a piece of sound; counted at 30 s, twice that at 10 s."""
+TEXT_BYTES_PER_PIECE = 1_030
+"""That the text tokenizer's library holds for each piece and its merge; counted at 126,080 pieces."""
 FRAMES_AT_ONCE = 4
 """Of a video that go through the picture tokenizer together."""
 CODES_PER_S = 25
@@ -242,7 +244,8 @@ def _uses(task: Task, *modalities: Modality) -> bool:
 
 def _tokenizers(model: Outline, task: Task) -> list[Part]:
     """Those that a request needs; the small ones are read with the model."""
-    parts = []
+    text = TEXT_BYTES_PER_PIECE * len(model.vocabulary.text)
+    parts = [Part(name="text tokenizer", num_bytes=text, about="in the memory of the processor")]
     if model.image_bytes and (model.is_embedded or _uses(task, Modality.IMAGE, Modality.VIDEO)):
         parts.append(Part(name="picture tokenizer", num_bytes=model.image_bytes, about="float32"))
     if model.speech_bytes and (model.is_embedded or _uses(task, Modality.SPEECH)):
