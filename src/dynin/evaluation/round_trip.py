@@ -14,9 +14,11 @@ from torch import Tensor
 from dynin.data.emoji_world import caption, clip_caption
 from dynin.data.emoji_world.caption import SceneSlots
 from dynin.data.emoji_world.clip_caption import ClipSlots
+from dynin.data.emoji_world.scene import GRID_CELLS
 from dynin.data.emoji_world.voice import speak
 from dynin.data.emoji_world.world import EmojiWorld
 from dynin.data.example import Example
+from dynin.data.variants import LARGE_CELLS
 from dynin.evaluation.metrics.altered import (
     CLIP_SLOTS,
     SCENE_SLOTS,
@@ -38,17 +40,17 @@ from dynin.types import Modality
 
 
 def _again(tokenizers: Tokenizers, modality: Modality, value: Tensor | Video | Audio) -> Tensor | Video | Audio:
-    codes = tokenizers.encode(modality, value)
+    codes = tokenizers.encode(modality, value, value.shape[-1] if isinstance(value, Tensor) else None)
     assert isinstance(codes, Tensor)
     made = tokenizers.decode(modality, codes)
     assert not isinstance(made, str)
     return made
 
 
-def pictures(tokenizers: Tokenizers, seed: int, count: int) -> Score:
+def pictures(tokenizers: Tokenizers, seed: int, count: int, *, num_cells: int = GRID_CELLS) -> Score:
     """The judge's verdict on true scenes after the round trip, beside their mean PSNR."""
     right, psnr = [], []
-    for source, claim in _scenes(seed, count):
+    for source, claim in _scenes(seed, count, num_cells):
         made = _again(tokenizers, Modality.IMAGE, source)
         assert isinstance(made, Tensor)
         right.append(picture_matches(made, claim))
@@ -56,16 +58,17 @@ def pictures(tokenizers: Tokenizers, seed: int, count: int) -> Score:
     return share("true scenes accepted after the round trip", right, {"psnr_db": sum(psnr) / count})
 
 
-def pictures_true(_: Tokenizers, seed: int, count: int) -> Score:
+def pictures_true(_: Tokenizers, seed: int, count: int, *, num_cells: int = GRID_CELLS) -> Score:
     """The judge's verdict on true scenes as drawn."""
-    return share("true scenes accepted", [picture_matches(source, claim) for source, claim in _scenes(seed, count)])
+    right = [picture_matches(source, claim) for source, claim in _scenes(seed, count, num_cells)]
+    return share("true scenes accepted", right)
 
 
-def pictures_altered(_: Tokenizers, seed: int, count: int) -> Score:
+def pictures_altered(_: Tokenizers, seed: int, count: int, *, num_cells: int = GRID_CELLS) -> Score:
     """The judge's verdict on scenes as drawn, of each of which one slot is claimed falsely."""
     accepted: dict[str, list[bool]] = {slot: [] for slot in SCENE_SLOTS}
     generator = np.random.default_rng(seed)
-    for source, claim in _scenes(seed, count):
+    for source, claim in _scenes(seed, count, num_cells):
         slot = str(generator.choice(slots_of_scene(claim)))
         accepted[slot].append(picture_matches(source, alter_scene(claim, slot, generator)))
     return _by_slot("false claims about scenes accepted", accepted)
@@ -114,9 +117,9 @@ def videos_altered(_: Tokenizers, seed: int, count: int) -> Score:
     return _by_slot("false claims about videos accepted", accepted)
 
 
-def _scenes(seed: int, count: int) -> Iterator[tuple[Tensor, SceneSlots]]:
+def _scenes(seed: int, count: int, num_cells: int) -> Iterator[tuple[Tensor, SceneSlots]]:
     """Held-out scenes as drawn, with what is true of them."""
-    for example in _held_out("t2i", seed, count):
+    for example in _held_out("t2i", seed, count, num_cells):
         yield example.target[Modality.IMAGE], caption.slots(example.truth["scene"])  # type: ignore[index, misc]
 
 
@@ -126,9 +129,9 @@ def _clips(seed: int, count: int) -> Iterator[tuple[Video, ClipSlots]]:
         yield example.target[Modality.VIDEO], clip_caption.slots(example.truth["clip"])  # type: ignore[index, misc]
 
 
-def _held_out(task: str, seed: int, count: int) -> Iterator[Example]:
+def _held_out(task: str, seed: int, count: int, num_cells: int = GRID_CELLS) -> Iterator[Example]:
     """The first held-out examples of a task."""
-    world = EmojiWorld(seed, "held_out")
+    world = EmojiWorld(seed, "held_out", num_cells=num_cells)
     return (world.example(task, index) for index in range(count))
 
 
@@ -138,9 +141,9 @@ def _by_slot(metric: str, accepted: Mapping[str, Sequence[bool]]) -> Score:
     return share(metric, [verdict for verdicts in accepted.values() for verdict in verdicts], beside)
 
 
-def speech(tokenizers: Tokenizers, seed: int, count: int, *, voice: str) -> Score:
+def speech(tokenizers: Tokenizers, seed: int, count: int, *, voice: str, is_long: bool = False) -> Score:
     """Word errors of held-out sentences after the round trip, in the tokenizer's default style, beside the source's."""
-    world = EmojiWorld(seed, "held_out", speak=partial(speak, voice=voice))
+    world = EmojiWorld(seed, "held_out", is_long=is_long, speak=partial(speak, voice=voice))
     grammar = world.grammar()
     said, source, made = [], [], []
     for index in range(count):
@@ -171,5 +174,9 @@ ROUND_TRIPS: Mapping[str, Callable[[Tokenizers, int, int], Score]] = {
     "speech_slt": partial(speech, voice="slt"),
     "speech_rms": partial(speech, voice="rms"),
     "speech_espeak": partial(speech, voice="en-us+f3"),
+    "pictures_large_true": partial(pictures_true, num_cells=LARGE_CELLS),
+    "pictures_large_altered": partial(pictures_altered, num_cells=LARGE_CELLS),
+    "pictures_large": partial(pictures, num_cells=LARGE_CELLS),
+    "speech_long": partial(speech, voice="slt", is_long=True),
 }
 """The report's rows: `_true` and `_altered` judge the judges; no training has heard `rms` or the espeak variant."""

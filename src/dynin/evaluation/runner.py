@@ -13,8 +13,6 @@ from typing import Literal
 from torch import Tensor
 
 from dynin.config import suggest
-from dynin.data.emoji_world.voice import VOICE_TARGET, speak
-from dynin.data.emoji_world.world import EmojiWorld
 from dynin.data.example import Example
 from dynin.decoding.remask import LowConfidenceRemask, RemaskRule, VerifyRemask
 from dynin.errors import RequestError
@@ -83,7 +81,8 @@ def evaluate(
         pairs: list[tuple[Example, Result]] = []
         examples = list(_examples(row, wanted))
         for group in _groups(examples):
-            pairs += zip(group, _fulfil(model, group, wanted, num_done=len(pairs)), strict=True)
+            made = _fulfil(model, group, wanted, num_done=len(pairs), size_px=row.size_px)
+            pairs += zip(group, made, strict=True)
             progress(name, len(pairs), len(examples))
         score = row.judge(pairs)
         beside = {**score.beside, **row.ceiling(pairs, partial(_retold, model))}
@@ -118,7 +117,7 @@ def with_remask(model: Dynin, remask: Remask) -> Dynin:
 
 def _examples(row: Row, wanted: Wanted) -> Iterator[Example]:
     """The first examples of the held-out world that count for a row."""
-    world = EmojiWorld(wanted.seed, "held_out", speak=partial(speak, voice=row.voice or VOICE_TARGET))
+    world = row.world(wanted.seed)
     index, found = 0, 0
     while found < wanted.limit:
         example = world.example(row.task, index)
@@ -135,7 +134,9 @@ def _groups(examples: Sequence[Example]) -> Iterator[tuple[Example, ...]]:
         start += BATCH_ROWS
 
 
-def _fulfil(model: Dynin, examples: Sequence[Example], wanted: Wanted, *, num_done: int) -> list[Result]:
+def _fulfil(
+    model: Dynin, examples: Sequence[Example], wanted: Wanted, *, num_done: int, size_px: int | None
+) -> list[Result]:
     """Ask for some examples of a row; the seed follows from an example's number in the row, not from its group."""
     requests = [
         Request.to_fulfil(
@@ -144,6 +145,7 @@ def _fulfil(model: Dynin, examples: Sequence[Example], wanted: Wanted, *, num_do
             seed=wanted.seed + number,
             steps=wanted.steps,
             guidance=wanted.guidance,
+            size=size_px,
         )
         for number, example in enumerate(examples, start=num_done)
     ]

@@ -6,6 +6,7 @@ made; judges of pictures and speech are in `metrics`.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -13,9 +14,11 @@ import torch
 
 from dynin.data.emoji_world import caption, clip_caption, edit, problem, question, sentence
 from dynin.data.emoji_world.artwork import NAMES, NUM_OBJECTS
-from dynin.data.emoji_world.scene import Scene
-from dynin.data.emoji_world.voice import VOICE_TARGET, VOICES, find_program
+from dynin.data.emoji_world.scene import CELL_PX, GRID_CELLS, Scene
+from dynin.data.emoji_world.voice import VOICE_TARGET, VOICES, find_program, speak
+from dynin.data.emoji_world.world import EmojiWorld
 from dynin.data.example import Example
+from dynin.data.variants import LARGE_CELLS
 from dynin.evaluation.metrics.picture import (
     picture_matches,
     psnr_outside,
@@ -49,13 +52,32 @@ class Row:
     """Who says what is heard; empty for the target voice."""
     is_wanted: Callable[[Example], bool] = lambda example: True
     """Which examples of the task count."""
+    num_cells: int = GRID_CELLS
+    """Cells along a side of its pictures."""
+    is_long: bool = False
+    """Whether what is said word for word is long."""
+
+    @property
+    def size_px(self) -> int | None:
+        """The side at which pictures are asked for; None for the model's own."""
+        return None if self.num_cells == GRID_CELLS else self.num_cells * CELL_PX
+
+    def world(self, seed: int) -> EmojiWorld:
+        """Where its examples come from, sounds spoken anew."""
+        return EmojiWorld(
+            seed,
+            "held_out",
+            num_cells=self.num_cells,
+            is_long=self.is_long,
+            speak=partial(speak, voice=self.voice or VOICE_TARGET),
+        )
 
     def require_tools(self) -> None:
         """An error that says how to install it, if a program or package that the row needs is missing."""
         task = EMBEDDED_TASKS[self.task]
         if Modality.SPEECH in (*task.conditions, *task.targets):
             find_program(VOICES[self.voice or VOICE_TARGET])
-        if self.judge is _spoken:
+        if Modality.SPEECH in task.targets:
             require_recogniser()
 
 
@@ -171,9 +193,9 @@ def _transcript(pairs: Pairs) -> Score:
     return Score(metric="word error rate", score=errors.rate, ci95=errors.ci95, n=errors.num_sentences, beside=beside)
 
 
-def _spoken(pairs: Pairs) -> Score:
+def _spoken(pairs: Pairs, *, is_long: bool = False) -> Score:
     """Word errors of what is said, beside those of the target voice saying the same, and of another sentence."""
-    grammar = sentence.grammar(NAMES[:NUM_OBJECTS])
+    grammar = sentence.grammar(NAMES[:NUM_OBJECTS], is_long=is_long)
     references = [_said(example) for example, _ in pairs]
     heard = [_heard(result.audio, grammar) for _, result in pairs]
     errors = word_error_rate(references, heard)
@@ -234,6 +256,11 @@ SUITE: Mapping[str, Row] = MappingProxyType(
         "v2v": Row(task="v2v", judge=_video),
         "v2i": Row(task="v2i", judge=_frame),
         "ti2ti": Row(task="ti2ti", judge=_both),
+        "t2i_large": Row(task="t2i", judge=_picture, num_cells=LARGE_CELLS),
+        "i2t_large": Row(task="i2t", judge=_scene_text, is_wanted=_is_description, num_cells=LARGE_CELLS),
+        "s2t_long": Row(task="s2t", judge=_transcript, is_long=True),
+        "t2s_long": Row(task="t2s", judge=partial(_spoken, is_long=True), is_long=True),
     }
 )
-"""The report, row by row. `s2t` hears the target voice, `s2t_rms` and `s2t_espeak` voices absent from all training."""
+"""The report, row by row. `s2t` hears the target voice, `s2t_rms` and `s2t_espeak` voices absent from all training. The
+last four are what the third stage teaches."""

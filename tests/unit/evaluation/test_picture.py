@@ -1,6 +1,8 @@
 """The judge of pictures tells true scenes from scenes with one slot changed."""
 
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from dynin.data.emoji_world.scene import BACKGROUNDS, KINDS, Scene, Thing, rende
 from dynin.evaluation.metrics.altered import alter_scene, slots_of_scene
 from dynin.evaluation.metrics.picture import (
     GROUND_COLOURS,
+    _best_blocks,
     picture_matches,
     psnr_outside,
     read_picture,
@@ -36,10 +39,13 @@ def claim(text: str) -> SceneSlots:
     return found
 
 
-@pytest.fixture(scope="module")
-def scenes() -> list[Scene]:
+@pytest.fixture(scope="module", params=[4, 8])
+def scenes(request: pytest.FixtureRequest) -> list[Scene]:
     generator = np.random.default_rng(11)
-    drawn = (sample_scene(KINDS[index % 4], NAMES[:NUM_OBJECTS], generator) for index in range(2 * NUM_SCENES))
+    drawn = (
+        sample_scene(KINDS[index % 4], NAMES[:NUM_OBJECTS], generator, num_cells=request.param)
+        for index in range(2 * NUM_SCENES)
+    )
     return [scene for scene in drawn if is_describable(scene)][:NUM_SCENES]
 
 
@@ -133,9 +139,39 @@ def test_half_a_thing_is_seen_only_where_things_may_leave() -> None:
     assert (seen.name, seen.size, seen.column, seen.row) == ("cat", "large", 3, 1)
 
 
-def test_a_picture_of_another_size_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"\(3, 32, 64\)"):
-        read_picture(torch.zeros(3, 32, 64))
+@pytest.mark.parametrize("shape", [(3, 32, 64), (3, 48, 48), (3, 72, 72), (3, 272, 272)])
+def test_a_picture_of_another_size_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=rf"shape \({', '.join(map(str, shape))}\); .* 64 to 256 px in steps of 16"):
+        read_picture(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("side", [2, 3, 4])
+def test_the_cheapest_way_to_lay_blocks_is_found(side: int) -> None:
+    """Against every set of blocks that do not overlap, on canvases small enough to list them."""
+    places = [(row, column) for row in range(-1, side) for column in range(-1, side)]
+    places = [place for place in places if not {-1, side - 1} >= set(place)]  # over no corner
+    covered = {
+        place: {(r, c) for r in range(place[0], place[0] + 2) for c in range(place[1], place[1] + 2)}
+        & set(product(range(side), range(side)))
+        for place in places
+    }
+    for seed in range(6):
+        generator = torch.Generator().manual_seed(seed)
+        block_cost = 3 * torch.rand(side + 1, side + 1, generator=generator)
+        for row, column in product((0, side), (0, side)):
+            block_cost[row, column] = 1e9
+        cell_cost = torch.rand(side, side, generator=generator)
+
+        def cost(chosen: Iterable[tuple[int, int]], blocks: Tensor = block_cost, cells: Tensor = cell_cost) -> float:
+            under = [cell for place in chosen for cell in covered[place]]
+            if len(set(under)) < len(under):
+                return 1e9
+            bare = set(product(range(side), range(side))) - set(under)
+            return float(sum(blocks[r + 1, c + 1] for r, c in chosen) + sum(cells[r, c] for r, c in bare))
+
+        listed = min(cost(chosen) for count in range(side + 1) for chosen in combinations(places, count))
+        found = [(block.row, block.column) for block in _best_blocks(block_cost, cell_cost)]
+        assert cost(found) <= listed + 1e-4
 
 
 def test_fidelity_outside_ignores_the_edit() -> None:

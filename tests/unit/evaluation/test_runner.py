@@ -32,7 +32,7 @@ def test_a_report_is_written_and_the_same_every_time(tiny, tmp_path):
 def test_only_held_out_examples_that_count_for_a_row_are_asked(tiny, monkeypatch):
     asked = []
 
-    def keep(model, examples, wanted, num_done):
+    def keep(model, examples, wanted, **more):
         asked.extend(examples)
         raise KeyboardInterrupt
 
@@ -41,6 +41,22 @@ def test_only_held_out_examples_that_count_for_a_row_are_asked(tiny, monkeypatch
         evaluate(tiny, Wanted(seed=3, limit=4, rows=("i2t_questions",)))
     assert len(asked) == 4
     assert all(example.truth["question"].topic != "scene" for example in asked)
+
+
+def test_rows_of_large_pictures_ask_for_them_and_give_them(tiny, monkeypatch):
+    run_together, seen = type(tiny).run_together, []
+
+    def keep(self, requests):
+        results = run_together(self, requests)
+        seen.extend(zip(requests, results, strict=True))
+        return results
+
+    monkeypatch.setattr(type(tiny), "run_together", keep)
+    evaluate(tiny, Wanted(seed=3, limit=2, rows=("t2i_large", "i2t_large", "t2i"), steps=1))
+    drawn, read, usual = seen[:2], seen[2:4], seen[4:]
+    assert all(request.size == 128 and result.image.size == (128, 128) for request, result in drawn)
+    assert all(request.size == 128 and request.image.shape == (3, 128, 128) for request, _ in read)
+    assert all(request.size is None and result.image.size == (64, 64) for request, result in usual)
 
 
 def test_every_example_has_a_seed_of_its_own_whatever_the_group(tiny, monkeypatch):
