@@ -7,6 +7,7 @@ they are drawn, several shards at a time, so that a machine with a GPU writes 16
 
 import hashlib
 import json
+import math
 import os
 import random
 from collections.abc import Iterator
@@ -35,6 +36,8 @@ from dynin.vocabulary import PUBLISHED
 SHARD_BYTES = 4 * 10**9
 MOST_SHARDS_AT_ONCE = 5
 LONGEST_PIECE = 14
+FRAMES_PER_CODE = 3.4
+"""That a code is spoken for, as long as the 40 ms which it was heard for: drawn weights would hold it for one."""
 NAMES = {torch.bfloat16: "BF16", torch.float32: "F32"}
 
 
@@ -99,6 +102,11 @@ def write_media(folder: Path) -> None:
             for parameter in tokenizer.parameters():
                 if parameter.ndim > 1:
                     parameter.normal_(0, parameter[0].numel() ** -0.5, generator=generator)
+        if isinstance(tokenizer, EmovaTokenizer):
+            last = tokenizer.vocoder.duration_predictor.flows[0]
+            with torch.no_grad():
+                last.translate.fill_(-math.log(FRAMES_PER_CODE))
+                last.log_scale.zero_()
         place = folder / name
         place.mkdir()
         if isinstance(tokenizer, Magvit2Tokenizer):

@@ -182,6 +182,7 @@ def child(name: str, folder: Path | None, device: torch.device) -> None:
         task=case.task,
         dtype=case.dtype,
         weights=case.weights,
+        device=device.type,
         batch=case.batch,
         train="full" if case.train else "",
         prompt_len=WORDS if case.train else 16,

@@ -76,6 +76,11 @@ def watch(device: torch.device) -> Watch:
     return found
 
 
+def kind(options: argparse.Namespace) -> str:
+    """Of the device."""
+    return torch.device(options.device).type
+
+
 def row_of(task: str, seen: Watch, base: int, num_forwards: int, planned: Plan) -> dict[str, Any]:
     """What a task took, beside its plan."""
     rise = seen.whole - base
@@ -113,7 +118,7 @@ def child(task: str, place: Path, options: argparse.Namespace) -> None:
     seen.clear()
     if status := command(words):
         raise SystemExit(status)
-    print(json.dumps(row_of(task, seen, base, 0, plan(outline(place), Work(task=task)))))
+    print(json.dumps(row_of(task, seen, base, 0, plan(outline(place), Work(task=task, device=kind(options))))))
 
 
 def import_all(task: str, options: argparse.Namespace) -> None:
@@ -178,7 +183,7 @@ def together(model: Dynin, task: str, place: Path, options: argparse.Namespace, 
         result = replace(model, tokenizers=fresh).run(given(task, options.steps))
     except (DyninError, RuntimeError) as error:
         return {"task": task, "error": f"{type(error).__name__}: {error}"[:500]}
-    planned = plan(outline(place), Work(task=task, weights=options.weights))
+    planned = plan(outline(place), Work(task=task, weights=options.weights, device=kind(options)))
     return row_of(task, seen, 0, result.num_forwards, planned) | {"wall_s": round(time.monotonic() - started, 2)}
 
 

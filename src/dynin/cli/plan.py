@@ -24,6 +24,7 @@ def plan(
         str | None, typer.Option(help="float32, bfloat16 or float16; of a training, what products are made in.")
     ] = None,
     weights: Annotated[str | None, typer.Option(help="int8 or int4: the matrices of the blocks in fewer bits.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps: whose memory; it need not be here.")] = "auto",
     batch: Annotated[int, typer.Option(help="Requests at a time, or rows of a training.")] = 1,
     prompt: Annotated[int, typer.Option(metavar="IDS", help="Ids of the words that are given.")] = 64,
     train: Annotated[str | None, typer.Option(help="full or lora: plan a training step.")] = None,
@@ -37,6 +38,7 @@ def plan(
     """Say how much memory a request or a training step takes, by part; no weights are read."""
     if room is not None and not room > 0:
         raise RequestError(f"room is {room:g}; give gigabytes, such as --room 24")
+    from dynin.cli import device as devices
     from dynin.pipeline.outline import outline
     from dynin.pipeline.plan import Work
     from dynin.pipeline.plan import plan as planned
@@ -47,6 +49,7 @@ def plan(
         task=task,
         dtype=dtype or (told.dtype if told else ""),
         weights=weights or (told.weights if told and not train else ""),
+        device=devices.resolve(device).type if device == "auto" else device.partition(":")[0],
         batch=batch,
         train=train or "",
         rank=rank,

@@ -26,6 +26,7 @@ from dynin.tokenizers.emova.config import VocoderSizes
 from dynin.types import Modality
 
 SIZES: Mapping[str, int] = MappingProxyType({"float32": 4, "bfloat16": 2, "float16": 2})
+DEVICES = ("cpu", "cuda", "mps")
 PICTURE_NUMBERS_PER_PX = 645
 """Numbers in float32 that MAGVIT-v2 holds at a time for each pixel of a picture; counted at 128 and 256 px."""
 SPEAKING_BYTES_PER_FRAME = 203_000
@@ -34,6 +35,8 @@ HEARING_BYTES_PER_S = 1_100_000
 """That the published speech encoder holds for each second of a piece of sound; counted at 30 s, twice that at 10 s."""
 TEXT_BYTES_PER_PIECE = 1_030
 """That the text tokenizer's library holds for each piece and its merge; counted at 126,080 pieces."""
+HEARING_NUMBERS, SPEAKING_NUMBERS = 90_620_292, 31_667_824
+"""In the two halves of the published speech tokenizer."""
 FRAMES_AT_ONCE = 4
 """Of a video that go through the picture tokenizer together."""
 CODES_PER_S = 25
@@ -50,6 +53,8 @@ class Work:
     """float32, bfloat16 or float16; empty as the model is stored, or in a training float32."""
     weights: str = ""
     """int8, int4, or empty."""
+    device: str = "cpu"
+    """cpu, cuda or mps: whose memory is counted."""
     batch: int = 1
     """Requests, or rows of a training, at a time."""
     train: str = ""
@@ -67,6 +72,7 @@ class Work:
         for name, value, known in (
             ("dtype", self.dtype, tuple(SIZES)),
             ("weights", self.weights, ("int8", "int4")),
+            ("device", self.device, DEVICES),
             ("train", self.train, ("full", "lora")),
         ):
             if value and value not in known:
@@ -132,7 +138,7 @@ def plan(model: Outline, work: Work) -> Plan:
             num_bytes=weights["matrices"] + weights["norms"],
             about=f"{network.num_layers} layers" + (f", matrices in {work.weights}" if work.weights else ""),
         ),
-        *_tokenizers(model, task),
+        *_tokenizers(model, task, work),
         Part(name="cache of keys and values", num_bytes=0, about="none is kept"),
     )
     in_turn = (
@@ -242,14 +248,26 @@ def _uses(task: Task, *modalities: Modality) -> bool:
     return any(modality in modalities for modality in (*task.conditions, *task.targets))
 
 
-def _tokenizers(model: Outline, task: Task) -> list[Part]:
-    """Those that a request needs; the small ones are read with the model."""
-    text = TEXT_BYTES_PER_PIECE * len(model.vocabulary.text)
-    parts = [Part(name="text tokenizer", num_bytes=text, about="in the memory of the processor")]
+def _tokenizers(model: Outline, task: Task, work: Work) -> list[Part]:
+    """Those that a request needs; the small ones are read with the model.
+
+    On the processor the text tokenizer counts too, and of the one for speech the half that is used: files are read as
+    they lie, so that what is not touched takes no memory.
+    """
+    parts = []
+    if work.device == "cpu":
+        text = TEXT_BYTES_PER_PIECE * len(model.vocabulary.text)
+        parts.append(Part(name="text tokenizer", num_bytes=text))
     if model.image_bytes and (model.is_embedded or _uses(task, Modality.IMAGE, Modality.VIDEO)):
         parts.append(Part(name="picture tokenizer", num_bytes=model.image_bytes, about="float32"))
-    if model.speech_bytes and (model.is_embedded or _uses(task, Modality.SPEECH)):
+    if model.speech_bytes and model.is_embedded:
         parts.append(Part(name="speech tokenizer", num_bytes=model.speech_bytes, about="float32"))
+    elif model.speech_bytes and _uses(task, Modality.SPEECH):
+        hears = Modality.SPEECH in task.conditions or work.device != "cpu"
+        speaks = Modality.SPEECH in task.targets or work.device != "cpu"
+        halves = " and ".join([*(["hearing"] if hears else []), *(["speaking"] if speaks else [])])
+        numbers = HEARING_NUMBERS * hears + SPEAKING_NUMBERS * speaks
+        parts.append(Part(name="speech tokenizer", num_bytes=FLOAT * numbers, about=f"float32, {halves}"))
     return parts
 
 
@@ -280,5 +298,7 @@ def _sounds(model: Outline, task: Task, work: Work) -> list[Part]:
 
 def _open_files(model: Outline, work: Work, size: int) -> int:
     """Files that lie in memory beside what is made of them; the network's are its weights where nothing is changed."""
+    if work.device != "cpu":
+        return 0
     is_changed = size != model.stored_size or bool(work.weights)
     return model.media_file_bytes + (model.file_bytes if is_changed else 0)

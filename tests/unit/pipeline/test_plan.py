@@ -22,8 +22,10 @@ from dynin.pipeline.outline import outline
 from dynin.pipeline.plan import (
     FRAMES_AT_ONCE,
     HEARING_BYTES_PER_S,
+    HEARING_NUMBERS,
     PICTURE_NUMBERS_PER_PX,
     SPEAKING_BYTES_PER_FRAME,
+    SPEAKING_NUMBERS,
     Work,
     plan,
 )
@@ -167,6 +169,35 @@ def test_a_canvas_that_grows_is_planned_at_its_longest():
     assert told["logits"].startswith("128 places")
 
 
+def test_the_halves_of_the_published_speech_tokenizer_have_their_numbers():
+    pytest.importorskip("transformers")
+    from dynin.tokenizers.emova.tokenizer import EmovaTokenizer
+
+    with torch.device("meta"):
+        state = EmovaTokenizer().state_dict()
+    hearing = sum(value.numel() for name, value in state.items() if name.startswith(("encoder.", "pre_quant.")))
+    assert (hearing, sum(value.numel() for value in state.values()) - hearing) == (HEARING_NUMBERS, SPEAKING_NUMBERS)
+
+
+def test_a_gpu_holds_both_halves_of_the_speech_tokenizer_and_no_text_tokenizer():
+    here, there = (parts(plan(outline("8b"), Work(task="t2s", device=device))) for device in ("cpu", "cuda"))
+    assert here["speech tokenizer"] == 4 * SPEAKING_NUMBERS
+    assert there["speech tokenizer"] == 4 * (HEARING_NUMBERS + SPEAKING_NUMBERS)
+    assert here["text tokenizer"] == 126_080 * 1_030
+    assert "text tokenizer" not in there
+    assert parts(plan(outline("8b"), Work(task="s2t")))["speech tokenizer"] == 4 * HEARING_NUMBERS
+    with pytest.raises(RequestError, match="unknown device 'cud'.*cuda"):
+        Work(task="t2s", device="cud")
+
+
+def test_files_that_are_read_lie_in_the_memory_of_the_processor(tiny):
+    here, there = (
+        parts(plan(outline(tiny), Work(task="t2i", dtype="float32", device=kind))) for kind in ("cpu", "cuda")
+    )
+    assert here["files while they are read"] > 0
+    assert there["files while they are read"] == 0
+
+
 def test_only_tokenizers_that_a_task_uses_are_held():
     names = {task: parts(plan(outline("8b"), Work(task=task))).keys() for task in ("t2t", "t2i", "t2s")}
     assert "picture tokenizer" in names["t2i"]
@@ -250,7 +281,9 @@ def test_what_cannot_be_planned_is_named(values, message):
 
 
 def test_the_command_says_whether_it_fits(capsys):
-    assert main(["plan", "--model", "8b", "--task", "t2i", "--dtype", "bfloat16", "--room", "24"]) == 0
+    assert (
+        main(["plan", "--model", "8b", "--task", "t2i", "--dtype", "bfloat16", "--device", "cuda", "--room", "24"]) == 0
+    )
     told = capsys.readouterr().out
     assert "8b: a request, t2i, bfloat16; the sizes of the published 8B model" in told
     assert "blocks                           14.0 GB" in told
