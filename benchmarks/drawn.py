@@ -124,9 +124,9 @@ def _full_text() -> str:
     """A text tokenizer with as many pieces and merges as the published one has: as many ids allowed, as much memory."""
     values = json.loads(testing.published_text(PUBLISHED, 126_349))
     pieces, merges = values["model"]["vocab"], values["model"]["merges"]
-    drawn, names = random.Random(0), list(pieces)  # noqa: S311 - nothing secret
+    drawn, names, short = random.Random(0), list(pieces), list(pieces)  # noqa: S311 - nothing secret
     while len(pieces) < len(PUBLISHED.text):
-        first, second = drawn.choice(names), drawn.choice(names)
+        first, second = drawn.choice(names), drawn.choice(short)
         if first + second not in pieces and len(first + second) <= LONGEST_PIECE:
             pieces[first + second] = len(pieces)
             names.append(first + second)
