@@ -12,8 +12,8 @@ from dynin.cli.generate import generate
 from dynin.errors import RequestError
 
 FLAGS = (
-    "prompt to image audio video output seed steps guidance think redo style size model device dtype trace as_json".split()
-)
+    "prompt to image audio video output seed steps guidance think redo style size model device dtype trace as_json"
+).split()
 
 
 def test_the_flags_of_generate_are_a_contract():

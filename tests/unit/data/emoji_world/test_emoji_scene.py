@@ -80,7 +80,7 @@ def test_scenes_of_the_usual_canvas_are_drawn_by_the_same_numbers_as_ever(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_place_of_a_large_canvas_is_used(kind):
     generator = np.random.default_rng(0)
-    scenes = [sample_scene(kind, NAMES, generator, num_cells=8) for _ in range(1200)]
+    scenes = [sample_scene(kind, NAMES, generator, num_cells=8) for _ in range(2500)]
     seen = {(item.size, item.column, item.row) for scene in scenes for item in scene.things}
     assert seen == {(size, *place) for size in ("large", "small") for place in places(size, 8)}
 
