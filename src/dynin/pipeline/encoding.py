@@ -14,12 +14,12 @@ from dynin import checkpoint
 from dynin.errors import CheckpointError
 from dynin.model import published
 from dynin.model.config import ModelConfig
-from dynin.model.published import is_published
+from dynin.model.published import CONFIG, is_published
 from dynin.pipeline.description import is_description
 from dynin.pipeline.description import read as read_description
 from dynin.pipeline.folder import EMBEDDED_FOLDER
 from dynin.pipeline.parts import MediaSources, small_image, small_speech, with_media
-from dynin.pipeline.published import VIDEO_KEY, read_text
+from dynin.pipeline.published import frames_of, read_text
 from dynin.sequence.task import TABLES, Task
 from dynin.tokenizers.bundle import Tokenizers
 from dynin.tokenizers.text import ByteLevelText
@@ -58,8 +58,8 @@ def read(path_or_id: str | os.PathLike[str] | None = None, *, device: torch.devi
         found = published.read(folder)
         text, layout = read_text(found, text_len)
         tokenizers = with_media(folder, text, layout, sources, device=device)
-        if stored := found.values.get(VIDEO_KEY):
-            tokenizers = replace(tokenizers, video=replace(tokenizers.video, **stored))  # type: ignore[arg-type]
+        rates = frames_of(found.values, folder / CONFIG)
+        tokenizers = replace(tokenizers, video=replace(tokenizers.video, **rates))  # type: ignore[arg-type]
         return Encoding(tokenizers=tokenizers, vocabulary=layout, max_len=found.config.max_len)
     backbone = checkpoint.read_config(folder / "backbone")
     if backbone.vocabulary is None or backbone.vocabulary.name not in TABLES:

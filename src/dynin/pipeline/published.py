@@ -65,8 +65,6 @@ def load(
             these are read when they are needed: nobody is to wait for a network that cannot be used.
     """
     found = published.read(folder)
-    if (folder / TEXT_FILE).is_file():
-        repository.verify(folder, [folder / TEXT_FILE])
     text, layout = read_text(found, text_len)
     frames = frames_of(found.values, folder / CONFIG)
     beside = sum(held_bytes(folder, layout, sources).values())
@@ -89,12 +87,17 @@ def frames_of(values: Mapping[str, object], place: Path) -> Mapping[str, int | f
 
 
 def read_text(found: Published, text_len: int | None = None) -> tuple[ByteLevelText, Vocabulary]:
-    """The text tokenizer of a published model and the layout of its ids, compared with each other and with the rows."""
+    """The text tokenizer of a published model and the layout of its ids, compared with each other and with the rows.
+
+    Raises:
+        CheckpointError: If the tokenizer is missing or damaged, or they do not belong together.
+    """
     path = found.repository.folder / TEXT_FILE
     if not path.is_file():
         raise CheckpointError(
             f"{path}: missing; a published model needs its text tokenizer as {TEXT_FILE} (fetch it from the same place)"
         )
+    repository.verify(found.repository.folder, [path])
     text = ByteLevelText.load(path)
     lengths = TextLengths(num_ids=max([text.size - 1, *text.added.values()]) + 1, num_pieces=text.size)
     layout = choose_layout(found.values, found.config.num_rows, lengths, found.repository.folder / CONFIG, text_len)

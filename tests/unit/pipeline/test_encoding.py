@@ -33,6 +33,28 @@ def test_those_of_a_published_model_too_by_its_folder_or_a_file_that_tells_of_it
         assert read.tasks is whole.tasks
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        (
+            "config.json",
+            '"model_type"',
+            '"dynin_video": {"num_frames": "many"}, "model_type"',
+            "dynin_video is .*'many'",
+        ),
+        ("tokenizer.json", "endoftext", "endofword", r"tokenizer\.json: damaged .*SHA-256"),
+    ],
+)
+def test_a_damaged_file_beside_the_weights_is_named(tmp_path, name, old, new, message):
+    folder = tiny_published(tmp_path / "model")
+    text = (folder / name).read_text(encoding="utf-8")
+    assert old in text
+    (folder / name).write_text(text.replace(old, new, 1), encoding="utf-8")
+    for read in (encoding.read, load):
+        with pytest.raises(CheckpointError, match=message):
+            read(folder)
+
+
 def test_a_model_that_is_not_there_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="none"):
         encoding.read(tmp_path / "none")
