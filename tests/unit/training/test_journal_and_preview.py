@@ -59,7 +59,8 @@ def gradients(prepare=lambda model: None):
     prepare(model)
     objective = Objective(EMBEDDED, ObjectiveConfig())
     batches = pack(Copies().rows(0), pad_id=EMBEDDED["pad"], tokens_per_batch=200)
-    loop.gradients(LossModule(model, objective), objective, batches, 0, settings(Path("unused"), 1))
+    hidden = [objective.hide(batch, generator=torch.Generator().manual_seed(0)) for batch in batches]
+    loop.gradients(LossModule(model, objective), hidden, 0, settings(Path("unused"), 1))
     return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
