@@ -27,6 +27,7 @@ def plan(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps: whose memory; it need not be here.")] = "auto",
     batch: Annotated[int, typer.Option(help="Requests at a time, or rows of a training.")] = 1,
     prompt: Annotated[int, typer.Option(metavar="IDS", help="Ids of the words that are given.")] = 64,
+    size: Annotated[int, typer.Option(metavar="PX", help="Side of pictures; 0 as the task has it.")] = 0,
     train: Annotated[str | None, typer.Option(help="full or lora: plan a training step.")] = None,
     rank: Annotated[int, typer.Option(help="Of the adapters of lora.")] = 16,
     recompute: Annotated[
@@ -55,6 +56,7 @@ def plan(
         rank=rank,
         is_recomputed=recompute,
         prompt_len=prompt,
+        size_px=size,
     )
     made = planned(found, work)
     if as_json:

@@ -19,6 +19,7 @@ from dynin.errors import RequestError
 from dynin.model import memory
 from dynin.model.memory import FLOAT, Pass, Training
 from dynin.pipeline.outline import Outline
+from dynin.pipeline.picture_size import lengths_at, require_size
 from dynin.pipeline.policies import POLICIES, limit, policy_of
 from dynin.sequence.layout import Assembler, Sequence
 from dynin.sequence.task import TABLES, Task
@@ -37,6 +38,8 @@ TEXT_BYTES_PER_PIECE = 1_030
 """That the text tokenizer's library holds for each piece and its merge; counted at 126,080 pieces."""
 HEARING_NUMBERS, SPEAKING_NUMBERS = 90_620_292, 31_667_824
 """In the two halves of the published speech tokenizer."""
+CELL_PX = 16
+"""Side of what one code of a picture stands for, in every tokenizer there is."""
 FRAMES_AT_ONCE = 4
 """Of a video that go through the picture tokenizer together."""
 CODES_PER_S = 25
@@ -64,6 +67,8 @@ class Work:
     is_recomputed: bool = False
     prompt_len: int = 64
     """Ids of the words that are given."""
+    size_px: int = 0
+    """Side at which pictures are read and made; 0 as the task has it."""
     sound_s: float = 10.0
     """Seconds of a sound that is given."""
 
@@ -118,7 +123,7 @@ def plan(model: Outline, work: Work) -> Plan:
     tasks = TABLES[model.vocabulary.name]
     if work.task not in tasks:
         raise RequestError(f"{model.name} has no task {work.task!r}{suggest(work.task, tasks)}")
-    task = tasks[work.task]
+    task = _sized(tasks[work.task], work.size_px)
     passes = _passes(model, task, work)
     length = passes[0].length
     if work.train:
@@ -151,6 +156,14 @@ def plan(model: Outline, work: Work) -> Plan:
         Part(name="files while they are read", num_bytes=_open_files(model, work, size)),
     )  # fmt: skip
     return Plan(title=_title(model, work, task), always=always, in_turn=in_turn)
+
+
+def _sized(task: Task, size_px: int) -> Task:
+    """The task with pictures of a side; RequestError where it has none, or the side is no whole number of codes."""
+    if not size_px:
+        return task
+    require_size(task, size_px, CELL_PX)
+    return replace(task, given_px=size_px, lengths={**task.lengths, **lengths_at(task, size_px, CELL_PX)})
 
 
 def _training(model: Outline, work: Work, task: Task, passes: list[Pass]) -> Plan:
@@ -228,7 +241,7 @@ def _sequence(model: Outline, task: Task, work: Work) -> Sequence:
         return [0] * (work.prompt_len if _TEXT in text else 1)
 
     side = task.given_px or model.image_px
-    cells = (side // 16) ** 2
+    cells = (side // CELL_PX) ** 2
     counts = {
         Modality.IMAGE: cells,
         Modality.VIDEO: cells * model.num_frames,
@@ -277,7 +290,7 @@ def _pictures(model: Outline, task: Task) -> list[Part]:
         return []
     makes = any(modality in (Modality.IMAGE, Modality.VIDEO) for modality in task.targets)
     count = task.lengths.get(Modality.IMAGE, 0)
-    side = 16 * round(count**0.5) if makes else task.given_px or model.image_px
+    side = CELL_PX * round(count**0.5) if makes else task.given_px or model.image_px
     together = min(FRAMES_AT_ONCE, model.num_frames) if _uses(task, Modality.VIDEO) else 1
     num_bytes = together * PICTURE_NUMBERS_PER_PX * FLOAT * side * side
     return [Part(name="drawing or seeing", num_bytes=num_bytes, about=f"{together} of {side} x {side} px at a time")]

@@ -198,6 +198,20 @@ def test_files_that_are_read_lie_in_the_memory_of_the_processor(tiny):
     assert there["files while they are read"] == 0
 
 
+def test_pictures_of_another_size_are_planned_with_as_many_codes():
+    usual, named, small = (plan(outline("8b"), Work(task="t2i", size_px=size)) for size in (0, 512, 256))
+    assert usual == named
+    assert parts(small)["drawing or seeing"] * 4 == parts(usual)["drawing or seeing"]
+    assert parts(small)["choosing"] * 4 == parts(usual)["choosing"]
+    told = {part.name: part.about for part in plan(outline("8b"), Work(task="i2t", size_px=512)).in_turn}
+    assert told["drawing or seeing"] == "1 of 512 x 512 px at a time"
+    for task, size, message in (("t2i", 500, "such as 496 or 512"), ("t2t", 512, "neither reads nor makes a picture")):
+        with pytest.raises(RequestError, match=message):
+            plan(outline("8b"), Work(task=task, size_px=size))
+    with pytest.raises(RequestError, match="size is -16"):
+        plan(outline("8b"), Work(task="t2i", size_px=-16))
+
+
 def test_only_tokenizers_that_a_task_uses_are_held():
     names = {task: parts(plan(outline("8b"), Work(task=task))).keys() for task in ("t2t", "t2i", "t2s")}
     assert "picture tokenizer" in names["t2i"]
