@@ -6,7 +6,7 @@ GOLDEN ?= tests/parity/golden
 OUT ?= out
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt parity data train clean
+.PHONY: help demo test check fmt parity data codecs train clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -33,12 +33,21 @@ data: ## five examples of each kind of training data, in out/data
 	@$(PYTHON) bootstrap.py setup
 	@for task in t2i i2t i2i t2v v2t t2t; do $(PY) -m dynin data emoji-world --task $$task --count 5 --output $(OUT)/data/$$task || exit 1; done
 
-train: ## train the embedded model and its tokenizers from nothing (hours on two cores)
+codecs: ## the tokenizers of pictures and speech from nothing, in runs/codecs
 	@$(PYTHON) bootstrap.py setup dev
 	@test -e runs/codecs/image/image.safetensors || $(PY) -m dynin train-codec image
 	@test -e runs/codecs/speech/speech.safetensors || $(PY) -m dynin train-codec speech
-	@test -e runs/speech/codes_train.npz || $(PY) -m dynin data speech --count 20000 --output runs/speech/codes_train.npz
-	@test -d runs/embedded/model || $(PY) -m dynin train
+
+train: ## the embedded model from nothing, every arrow of its recipe, with the codecs that ship (a GPU, or hours on two cores)
+	@$(PYTHON) bootstrap.py setup dev
+	@test -e runs/speech/codes_train.npz || $(PY) -m dynin data speech --count 40000 --codec src/dynin/assets/model
+	@test -e runs/speech/long_train.npz || $(PY) -m dynin data speech --long --count 5000 --codec src/dynin/assets/model --output runs/speech/long_train.npz
+	@test -d runs/backbone/model || $(PY) -m dynin train configs/train/backbone.toml
+	@test -d runs/stage1/model || $(PY) -m dynin train configs/train/stage1.toml
+	@test -d runs/merged || $(PY) -m dynin merge runs/backbone/model runs/stage1/model --output runs/merged
+	@test -d runs/stage2/model || $(PY) -m dynin train configs/train/stage2.toml
+	@test -d runs/stage3/model || $(PY) -m dynin train configs/train/stage3.toml
+	@test -d runs/finish/model || $(PY) -m dynin train configs/train/finish.toml
 
 clean: ## remove the environment, outputs and caches
 	rm -rf .venv out build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis src/*.egg-info

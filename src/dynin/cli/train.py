@@ -19,7 +19,7 @@ class Resuming(StrEnum):
     CHANGED = "changed"
 
 
-DEFAULT_CONFIG = Path("configs/train/embedded.toml")
+DEFAULT_CONFIG = Path("configs/train/backbone.toml")
 
 
 def train(
