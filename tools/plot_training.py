@@ -1,10 +1,10 @@
-"""Curves of trainings as pictures for docs/: python tools/plot_training.py stages OUT.png NAME=LOG.jsonl ...
+"""Curves of trainings as pictures for docs/.
 
-    python tools/plot_training.py stages docs/images/stages.png backbone=runs/backbone/log.jsonl stage1=...
-    python tools/plot_training.py arms docs/images/merging.png "from the merged model"=A.jsonl,B.jsonl "from stage 1"=C.jsonl,D.jsonl
+    python tools/plot_training.py stages OUT.png backbone=runs/backbone/log.jsonl "stage 1"=runs/stage1/log.jsonl ...
+    python tools/plot_training.py arms OUT.png "from the merged model"=A.jsonl,B.jsonl "from stage 1"=C.jsonl,D.jsonl
 
-Enters: logs of `dynin train`. Leaves: one picture. `stages` draws the loss of every task through runs one after another;
-`arms` draws runs of several seeds above each other, one panel a task. Needs matplotlib (the extra `plots`).
+Enters: logs of `dynin train`. Leaves: one picture. `stages` draws the loss of every task through runs one after
+another; `arms` draws runs of several seeds above each other, one panel a task. Needs matplotlib (the extra `plots`).
 """
 
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from matplotlib import pyplot as plt
 
-COLOURS = plt.get_cmap("tab20").colors
+COLOURS = [plt.get_cmap("tab20")(place) for place in range(20)]
 
 
 def read(path: str) -> list[dict[str, float]]:
