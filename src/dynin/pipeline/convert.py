@@ -69,7 +69,7 @@ def convert(
     assert isinstance(text, ByteLevelText)
     if text_len is not None:
         layout, network = _moved(network, layout, text_len, folder)
-    places = {name: _media(folder, name, getattr(given, name)) for name in MEDIA}
+    places = {name: media_place(folder, name, getattr(given, name)) for name in MEDIA}
     media = {name: place for name, place in places.items() if place is not None}
     model.tokenizers.prepare(Modality(name) for name in media)  # what cannot be read is not taken along
 
@@ -84,7 +84,7 @@ def convert(
             names = sorted([*parts, *(media if layout.name == "embedded" else ())])
             checkpoint.write_part(fresh, Checkpoint(kind="model", config={"parts": names}))
         for name, place in media.items():
-            _copy(place, fresh / name)
+            copy_media(place, fresh / name)
 
     checkpoint.replace_folder(destination, write)
 
@@ -115,7 +115,7 @@ def _moved(network: Transformer, layout: Vocabulary, text_len: int, folder: Path
     return after, moved
 
 
-def _media(folder: Path, name: str, given: str | os.PathLike[str] | None) -> Path | None:
+def media_place(folder: Path, name: str, given: str | os.PathLike[str] | None) -> Path | None:
     """The folder of a media tokenizer that goes along, None where there is none at hand."""
     if given is not None:
         return checkpoint.resolve(given)
@@ -123,7 +123,7 @@ def _media(folder: Path, name: str, given: str | os.PathLike[str] | None) -> Pat
     return beside if beside.is_dir() else None
 
 
-def _copy(place: Path, fresh: Path) -> None:
+def copy_media(place: Path, fresh: Path) -> None:
     """Weights, config and notes of a media tokenizer, and nothing else; with checksums, where it has none."""
     fresh.mkdir()
     names = sorted(path.name for path in place.iterdir() if path.is_file() and path.suffix in COPIED)

@@ -103,7 +103,8 @@ def with_media(
     )
     if image_place is not None and is_ours(Path(image_place)):
         image = read_image()
-    if speech_place is not None and is_ours(Path(speech_place)):
+    is_of_use = sources.speech is not None or len(layout.speech)  # what lies beside waits for rows of its codes
+    if is_of_use and speech_place is not None and is_ours(Path(speech_place)):
         speech = read_speech()
     return Tokenizers(text=text, image=image, video=VideoTokenizer(image=image, num_frames=NUM_FRAMES), speech=speech)
 

@@ -6,6 +6,7 @@ Enters: values read by `dynin.config`. Leaves: frozen, checked settings. Does no
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from dynin.data.emoji_world.problem import COUNTING_SHARE
 from dynin.data.records.sources import SourceConfig
@@ -13,21 +14,29 @@ from dynin.data.variants import DRAWN
 from dynin.errors import ConfigError
 from dynin.training.objective import ObjectiveConfig
 
+LINEAR_DECAY_SHARE = 0.5
+NewRows = Literal["mean", "normal"]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimizerConfig:
-    """Rates rise during the warm-up, stay level, and fall to `final_fraction` of the peak at the end."""
+    """Rates rise during the warm-up and fall to `final_fraction` of the peak at the end; see `optim.share_of_peak`."""
 
     learning_rate: float = 2e-3
     """Peak rate of AdamW."""
     matrix_rate: float = 2e-3
     """Peak rate of Muon, on the matrices inside the blocks; 0 leaves them to AdamW."""
     warmup_steps: int = 100
-    decay_share: float = 0.5
-    """Share of all steps, the last ones, during which rates fall."""
+    schedule: Literal["linear", "cosine"] = "linear"
+    """After the warm-up: level, then a straight fall during `decay_share`; or half a cosine over all that is left."""
+    decay_share: float = LINEAR_DECAY_SHARE
+    """Share of all steps, the last ones, during which rates fall in a straight line."""
     final_fraction: float = 0.02
     weight_decay: float = 0.05
+    beta1: float = 0.9
+    """Of AdamW, as `beta2` and `eps`."""
     beta2: float = 0.98
+    eps: float = 1e-8
     max_grad_norm: float = 1.0
     average_decay: float = 0.998
     """Decay per step of the running average of the weights; the average is what is saved as the model."""
@@ -35,7 +44,17 @@ class OptimizerConfig:
     """Of each number that AdamW remembers: 32, or 8 by the package torchao, in one process. Muon's stay in float32."""
 
     def __post_init__(self) -> None:
-        """ConfigError for another number of bits."""
+        """ConfigError for numbers that AdamW cannot use, another number of bits, or settings that contradict."""
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"setting 'optimizer.{name}' is {getattr(self, name)}; expected 0 to below 1")
+        if not self.eps > 0:
+            raise ConfigError(f"setting 'optimizer.eps' is {self.eps}; expected a number above 0")
+        if self.schedule == "cosine" and self.decay_share != LINEAR_DECAY_SHARE:
+            raise ConfigError(
+                f"setting 'optimizer.decay_share' is {self.decay_share}, and a cosine falls from the warm-up on; leave "
+                "one of 'schedule' and 'decay_share' out"
+            )
         if self.state_bits not in (8, 32):
             raise ConfigError(f"setting 'optimizer.state_bits' is {self.state_bits}; expected 32 or 8")
 
@@ -92,7 +111,21 @@ class TrainConfig:
     network: Mapping[str, int] = field(default_factory=dict)
     """Sizes of a new network that differ from the embedded model's, such as num_layers = 4."""
     init: str = ""
-    """A model folder to start from: its weights and tokenizers, a fresh optimizer. Empty starts from random weights."""
+    """A model to start from, in any layout: a folder, a hub id, or a TOML file that names the parts. Its weights, ids,
+    tasks and tokenizers, a fresh optimizer. Empty starts from random weights."""
+    layout: Literal["", "published"] = ""
+    """The layout of ids in which a model of another one goes on: "published" gives LLaDA and MMaDA rows for speech (and
+    pictures), as Dynin-Omni has them. Empty keeps the model's."""
+    text_len: int = 0
+    """With `layout`: where image codes begin from now on; rows move with their codes. 0 leaves them where they are."""
+    new_rows: NewRows = "mean"
+    """How rows start that the model did not have: "mean", nearly the mean of the old ones, as in the published
+    training; or "normal", small numbers drawn one by one."""
+    lengths: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Lengths of a task that differ from its row of the table: [lengths.t2s] prompt = 129, speech = 256; and given_px,
+    the side of given pictures and frames."""
+    num_frames: int = 0
+    """Frames of a video; 0 takes the model's number."""
     tokenizers: str = ""
     """A model folder whose tokenizers are taken while the weights are new; empty takes the codecs named below."""
     own_text: bool = False
@@ -139,6 +172,15 @@ class TrainConfig:
             raise ConfigError(f"setting 'pack_length' is {self.pack_length}; expected 0 (no packing) or more")
         if self.dtype not in ("float32", "bfloat16"):
             raise ConfigError(f"setting 'dtype' is {self.dtype!r}; expected float32 or bfloat16")
+        for name in ("text_len", "num_frames"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"setting {name!r} is {getattr(self, name)}; expected 0 (the model's) or more")
+        if self.num_frames and self.tasks:
+            raise ConfigError("setting 'num_frames' is of one's own data; the videos of Emoji World have 4 frames")
+        if self.layout and not self.init:
+            raise ConfigError(f"setting 'layout' is {self.layout!r}: a model takes it on; set 'init' to one")
+        if self.text_len and not self.layout:
+            raise ConfigError(f"setting 'text_len' is {self.text_len}, which moves rows of a 'layout'; set that too")
         if self.lora.rank < 0:
             raise ConfigError(f"setting 'lora.rank' is {self.lora.rank}; expected 0 (no adapters) or more")
         if self.weights and not self.lora.rank:

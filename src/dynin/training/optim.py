@@ -67,7 +67,7 @@ def _adamw(groups: list[dict[str, Any]], config: OptimizerConfig) -> Optimizer:
     Source:
         Dettmers et al., arXiv:2110.02861 (states in 8 bits, each block of 256 scaled by its largest).
     """
-    settings: dict[str, Any] = {"lr": config.learning_rate, "betas": (0.9, config.beta2)}
+    settings: dict[str, Any] = {"lr": config.learning_rate, "betas": (config.beta1, config.beta2), "eps": config.eps}
     if config.state_bits == 32:
         return torch.optim.AdamW(groups, fused=True, **settings)
     if processes.count() > 1:
@@ -167,14 +167,27 @@ def set_rates(optimizers: Sequence[Optimizer], share: float) -> None:
 
 
 def share_of_peak(step: int, steps: int, config: OptimizerConfig) -> float:
-    """The share of the peak rates at a step: linear warm-up, level, then a linear fall to the final fraction."""
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    first = max(config.warmup_steps, int(steps * (1 - config.decay_share)))
+    """The share of the peak rates at a step, counted from 0.
+
+    linear    (step + 1) / warm-up, level, then a straight line to the final fraction at `steps`
+    cosine    step / warm-up, so that the first step moves nothing, then half a cosine to the final fraction
+
+    Parity:
+        With "cosine" and a final fraction of 0 the schedule of the published trainings, to the step.
+    """
+    warmup, final = config.warmup_steps, config.final_fraction
+    if config.schedule == "cosine":
+        if step < warmup:
+            return step / warmup
+        progress = min(1.0, (step - warmup) / max(1, steps - warmup))
+        return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
+    if step < warmup:
+        return (step + 1) / warmup
+    first = max(warmup, int(steps * (1 - config.decay_share)))
     if step < first:
         return 1.0
     progress = min(1.0, (step - first) / max(1, steps - first))
-    return 1 - (1 - config.final_fraction) * progress
+    return 1 - (1 - final) * progress
 
 
 class Average:

@@ -12,7 +12,7 @@ from dynin import testing
 from dynin.cli.app import main
 from dynin.errors import CheckpointError, RequestError
 from dynin.model.convert import published_names
-from dynin.pipeline.convert import _copy, convert
+from dynin.pipeline.convert import convert, copy_media
 from dynin.pipeline.folder import EMBEDDED_FOLDER
 from dynin.pipeline.parts import MediaSources
 from dynin.repository import open_repository, verify
@@ -125,7 +125,7 @@ def test_tokenizers_go_along_without_code_and_with_checksums(theirs, tmp_path):
     files = sorted(path.name for path in (source / "image").iterdir())
     media = tmp_path / "media"
     media.mkdir()
-    _copy(source / "image", media / "image")
+    copy_media(source / "image", media / "image")
     assert sorted(path.name for path in (media / "image").iterdir()) == sorted({*files, "SHA256SUMS"} - {"modeling.py"})
     shard = next((media / "image").glob("*.safetensors"))
     assert verify(media / "image", [shard]) == [shard]

@@ -22,6 +22,7 @@ from dynin.pipeline.folder import load, save
 from dynin.testing import tiny
 from dynin.training import parallel, state
 from dynin.training import run as runs
+from dynin.training import start as starts
 from dynin.training.config import TrainConfig
 from dynin.vocabulary import EMBEDDED
 
@@ -78,6 +79,7 @@ from pathlib import Path
 import torch
 from dynin.training import parallel, state
 from dynin.training import run as runs
+from dynin.training import start as starts
 from tests.unit.training.test_run import settings
 config = replace(settings(sys.argv[1], Path(sys.argv[2])), compile=True)
 runs.run(config, device=torch.device("cpu"), report=lambda figures: None)
@@ -133,7 +135,7 @@ def test_a_run_learns_from_own_rows_alone_or_beside_the_world(start, tmp_path):
     alone = replace(settings(start, tmp_path / "a"), tasks={}, data=own)
     runs.run(alone, device=torch.device("cpu"), report=lambda figures: None)
     both = replace(settings(start, tmp_path / "b"), data=own, rows_per_step=20)
-    source = runs.source_of(both, load(start).tokenizers)
+    source = runs.source_of(both, starts.side_of(both, torch.device("cpu")))
     names = {row.name.partition(" ")[0] for row in source.rows(0)}
     assert "t2i" in names
     assert any("rows.jsonl" in name for name in names), names
