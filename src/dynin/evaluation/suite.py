@@ -20,9 +20,9 @@ from dynin.data.emoji_world.world import EmojiWorld
 from dynin.data.example import Example
 from dynin.data.variants import LARGE_CELLS
 from dynin.evaluation.metrics.picture import (
-    picture_matches,
     psnr_outside,
     read_picture,
+    reading_matches,
     reading_shows,
 )
 from dynin.evaluation.metrics.speech import recognise, require_recogniser, shuffled_error_rate, word_error_rate
@@ -91,8 +91,12 @@ def _pixels(result: Result) -> torch.Tensor:
 
 
 def _picture(pairs: Pairs) -> Score:
-    right = [picture_matches(_pixels(result), caption.slots(_truth(example, "scene"))) for example, result in pairs]
-    return share("all objects, relations and the background right", right)
+    readings = [read_picture(_pixels(result)) for _, result in pairs]
+    slots = [caption.slots(_truth(example, "scene")) for example, _ in pairs]
+    right = [reading_matches(*pair) for pair in zip(readings, slots, strict=True)]
+    other = [reading_matches(*pair) for pair in zip(readings, [*slots[1:], slots[0]], strict=True)]
+    beside = {"other_scene": sum(other) / max(1, len(other))}
+    return share("all objects, relations and the background right", right, beside)
 
 
 def _frame(pairs: Pairs) -> Score:
@@ -189,7 +193,12 @@ def _transcript(pairs: Pairs) -> Score:
     references = [str(example.target[Modality.TEXT]) for example, _ in pairs]
     made = [result.text or "" for _, result in pairs]
     errors = word_error_rate(references, made)
-    beside = {"other_sentence": shuffled_error_rate(references, made).rate}
+    other = shuffled_error_rate(references, made)
+    beside = {
+        "other_sentence": other.rate,
+        "sentences_right": errors.sentences_right,
+        "other_sentences_right": other.sentences_right,
+    }
     return Score(metric="word error rate", score=errors.rate, ci95=errors.ci95, n=errors.num_sentences, beside=beside)
 
 
@@ -199,7 +208,12 @@ def _spoken(pairs: Pairs, *, is_long: bool = False) -> Score:
     references = [_said(example) for example, _ in pairs]
     heard = [_heard(result.audio, grammar) for _, result in pairs]
     errors = word_error_rate(references, heard)
-    beside = {"other_sentence": shuffled_error_rate(references, heard).rate}
+    other = shuffled_error_rate(references, heard)
+    beside = {
+        "other_sentence": other.rate,
+        "sentences_right": errors.sentences_right,
+        "other_sentences_right": other.sentences_right,
+    }
     sources = [example.target[Modality.SPEECH] for example, _ in pairs]
     if all(isinstance(source, Audio) for source in sources):
         recorded = [_heard(source, grammar) for source in sources]  # type: ignore[arg-type]

@@ -84,3 +84,8 @@ def test_recorded_clips_are_understood_under_the_grammar() -> None:
     grammar = EmojiWorld(seed=0, split="held_out").grammar()
     heard = [recognise(audio.decode((folder / row["file"]).read_bytes()), grammar) for row in rows]
     assert word_error_rate([row["text"] for row in rows], heard).rate < 0.1
+
+
+def test_a_sentence_is_right_when_every_word_is():
+    errors = word_error_rate(["a dog", "a cat sits", "a star"], ["A dog.", "a cat", "a bell"])
+    assert errors.sentences_right == pytest.approx(1 / 3)

@@ -32,6 +32,8 @@ class WordErrors:
     """Interval by resampling sentences."""
     num_sentences: int
     num_words: int
+    sentences_right: float
+    """Share of sentences without an error."""
 
 
 def recognise(audio: Audio, grammar: str | None = None) -> str:
@@ -86,6 +88,7 @@ def word_error_rate(references: Sequence[str], hypotheses: Sequence[str], *, see
         ci95=(float(low), float(high)),
         num_sentences=len(pairs),
         num_words=int(words.sum()),
+        sentences_right=float((errors == 0).mean()),
     )
 
 
