@@ -43,6 +43,12 @@ def change_config(folder, **values):
     path.write_text(json.dumps(config))
 
 
+def put_tokenizer(folder, text):
+    """Another tokenizer, as if the folder had come without sums."""
+    (folder / "tokenizer.json").write_text(text)
+    (folder / "SHA256SUMS").unlink(missing_ok=True)
+
+
 def forget_sums(folder):
     (folder / "SHA256SUMS").unlink()
 
@@ -275,7 +281,7 @@ def test_an_index_that_leads_out_of_the_folder_is_refused(folder):
 
 def test_a_tokenizer_of_an_unknown_length_is_refused_until_the_user_says_where_images_begin(folder):
     change_config(folder, dynin_vocabulary=None, text_len=None)
-    (folder / "tokenizer.json").write_text(testing.published_text(PUBLISHED, 126_400))
+    put_tokenizer(folder, testing.published_text(PUBLISHED, 126_400))
     found = published.read(folder)
     with pytest.raises(CheckpointError, match=r"126,400 ids, expected one of 126,349, 126,372, 126,464"):
         models.read_text(found)
@@ -283,14 +289,14 @@ def test_a_tokenizer_of_an_unknown_length_is_refused_until_the_user_says_where_i
 
 
 def test_a_tokenizer_longer_than_the_stored_layout_allows_is_refused(folder):
-    (folder / "tokenizer.json").write_text(testing.published_text(PUBLISHED, 126_372))
+    put_tokenizer(folder, testing.published_text(PUBLISHED, 126_372))
     with pytest.raises(CheckpointError, match="126,372 ids, expected at most 126,349, since media codes begin there"):
         models.read_text(published.read(folder))
 
 
 def test_a_tokenizer_with_control_ids_elsewhere_is_refused(folder):
     text = (folder / "tokenizer.json").read_text()
-    (folder / "tokenizer.json").write_text(text.replace('"id": 126336', '"id": 126337'))
+    put_tokenizer(folder, text.replace('"id": 126336', '"id": 126337'))
     with pytest.raises(CheckpointError, match="<|mdm_mask|> has id 126337, the model's is 126336"):
         models.read_text(published.read(folder))
 
