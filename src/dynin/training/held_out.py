@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import torch
 
-from dynin.errors import ConfigError
 from dynin.pipeline.dynin import Dynin
 from dynin.sequence.batch import pack
 from dynin.training.config import TrainConfig
@@ -44,10 +43,10 @@ def losses(
         speech_shard: Made with `dynin data speech --split held_out`; needed by names with sounds.
 
     Raises:
-        ConfigError: If the model is of another layout of ids, a name is unknown, or a shard is missing.
+        VocabularyError: If the model has other ids than the embedded one, in which the rows are laid out.
+        ConfigError: If a name is unknown, or a shard is missing.
     """
-    if model.vocabulary.name != EMBEDDED.name:
-        raise ConfigError(f"the model has the {model.vocabulary.name} layout; held-out rows are of the embedded one")
+    EMBEDDED.require_equal(model.vocabulary)
     config = TrainConfig(
         name="held out",
         steps=1,
