@@ -1,7 +1,7 @@
 """Several rows in one sequence of fixed length: less padding, the same numbers.
 
-Enters: rows, or a padded batch. Leaves: where each of its places goes in packed sequences, and the way back. Does not
-know ids, losses or networks: what is computed of packed places is handed in.
+Enters: rows, or a padded batch. Leaves: where each of its places goes in packed sequences, and where its states are
+found. Does not know ids, losses or networks: what is computed of packed places is handed in.
 
     batch      [ a a a a a . . . ]         packed      [ a a a a a b b b ]    documents  [ 0 0 0 0 0 1 1 1 ]
     (3 rows)   [ b b b . . . . . ]         (length 8)  [ c c c c . . . . ]               [ 2 2 2 2 . . . . ]
@@ -80,11 +80,6 @@ class Packing:
         packed[self.packed_rows, self.packed_columns] = values[self.rows, self.columns]
         return packed
 
-    def unpack(self, packed: Float[Tensor, "P L *rest"], shape: tuple[int, int]) -> Float[Tensor, "B S *rest"]:
-        """The way back into a batch of this shape; zeros where nothing was attended to."""
-        values = packed.new_zeros((*shape, *packed.shape[2:]))
-        return values.index_put((self.rows, self.columns), packed[self.packed_rows, self.packed_columns])
-
 
 def plan(attend: Bool[Tensor, "B S"], length: int) -> Packing:
     """Put the rows of a batch into sequences of a length: the longest first, each where it fits first.
@@ -128,22 +123,6 @@ def _fit(counts: list[int], length: int) -> tuple[list[int], list[int], int]:
         homes[row], starts[row] = at, length - rooms[at]
         rooms[at] -= counts[row]
     return homes, starts, len(rooms)
-
-
-def hidden(
-    network: Hidden, ids: Int[Tensor, "B S"], attend: Bool[Tensor, "B S"], *, length: int, pad_id: int
-) -> Float[Tensor, "B S D"]:
-    """The states of a batch, computed in packed sequences; zeros where nothing was attended to.
-
-    Args:
-        network: Takes ids, attend, documents and positions, such as `Transformer.hidden`.
-        length: Places of a packed sequence.
-
-    Raises:
-        RequestError: If a row has more attended places than that.
-    """
-    packing = plan(attend, length)
-    return packing.unpack(packing.run(network, ids, pad_id), (ids.shape[0], ids.shape[1]))
 
 
 def batches(rows: Rows[Sequence], *, pad_id: int, length: int, tokens_per_batch: int) -> list[Batch]:

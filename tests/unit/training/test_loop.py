@@ -224,3 +224,10 @@ def test_a_fault_of_the_data_is_raised_as_it_was_told(tmp_path, workers):
     with pytest.raises(DataError, match="^line 7, field 'image': no picture$"):
         seen.extend(step for step, _ in ahead.steps(Faulty(), Objective(EMBEDDED, ObjectiveConfig()), config, 0))
     assert seen == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("is_any", "last"), [(False, 3), (True, 2)])
+def test_the_last_batch_is_filled_up_unless_any_shape_will_do(tmp_path, is_any, last):
+    config = replace(settings(tmp_path, 1), tokens_per_batch=96, any_shape=is_any)
+    [(_, made)] = ahead.steps(Copies(), Objective(EMBEDDED, ObjectiveConfig()), config, 0)
+    assert [len(hidden.xt) for hidden in made.hidden] == [3, 3, last]
