@@ -32,7 +32,7 @@ TEXT, IMAGE, VIDEO, SPEECH = Modality.TEXT, Modality.IMAGE, Modality.VIDEO, Moda
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mixture:
-    """A `training.ahead.RowSource`."""
+    """A `training.prefetch.RowSource`."""
 
     world: EmojiWorld
     early_world: EmojiWorld

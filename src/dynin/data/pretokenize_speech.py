@@ -35,9 +35,12 @@ VARIED = "varied"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VariedCorpus:
-    """A corpus in more voices than were spoken: utterances played faster or slower, so that pitch and pace differ.
+    """A corpus in more voices than were spoken, by speed perturbation: played faster or slower, pitch and pace differ.
 
     The target voice stays, and is heard once more varied; of the other voices a share stays.
+
+    Source:
+        Ko et al., "Audio augmentation for speech recognition", Interspeech 2015.
     """
 
     corpus: SpeechCorpus

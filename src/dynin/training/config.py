@@ -98,7 +98,7 @@ class TrainConfig:
     """Of matrix products: "float32" or "bfloat16"; weights, sums and norms stay in float32 either way."""
     compile: bool = False
     """Compile the blocks with `torch.compile`; needs a C++ compiler, and some seconds for each length of rows."""
-    any_shape: bool = False
+    dynamic_shapes: bool = False
     """Compile once for batches of any shape: a quicker start for few, large batches; else once for each shape."""
     recompute: bool = False
     """Make the inner values of blocks again on the way back instead of keeping them: less memory, a third more work."""

@@ -14,12 +14,12 @@ from torch import nn
 from dynin.errors import TrainingError
 from dynin.model.transformer import Transformer
 from dynin.sequence.batch import Batch
-from dynin.training import ahead, optim, parallel, processes, resume, state
-from dynin.training.ahead import RowSource
+from dynin.training import optim, parallel, prefetch, processes, resume, state
 from dynin.training.config import TrainConfig
 from dynin.training.freeze import Frozen
 from dynin.training.journal import Figures, Journal
 from dynin.training.objective import Hidden, Loss, LossModule, Objective, Tally, add_tallies
+from dynin.training.prefetch import RowSource
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +63,7 @@ def train(
     first = state.load(folder, model, average, optimizers, stood)
     journal = Journal(config.output / config.name, config, first)
     tallies: dict[str, Tally] = defaultdict(Tally)
-    for step, made in ahead.steps(source, objective, config, first):
+    for step, made in prefetch.steps(source, objective, config, first):
         share = optim.share_of_peak(step, config.steps, config.optimizer)
         optim.set_rates(optimizers, share)
         add_tallies(tallies, gradients(root, made.hidden, step, config))
@@ -100,7 +100,7 @@ def prepare(model: Transformer, objective: Objective, config: TrainConfig) -> Lo
     if config.recompute:
         parallel.recompute_blocks(model)
     if config.compile:
-        parallel.compile_blocks(model, is_any_shape=config.any_shape)
+        parallel.compile_blocks(model, is_dynamic=config.dynamic_shapes)
     parallel.shard(root, model.blocks, is_frugal=config.reshard)
     return root
 

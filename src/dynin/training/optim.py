@@ -132,7 +132,9 @@ class Muon(torch.optim.Muon):
         momenta = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
         updates = [parallel.whole(update) for update in torch._foreach_lerp(gradients, momenta, group["momentum"])]
-        changes = turned(torch.stack(updates), group["ns_coefficients"], group["ns_steps"], group["eps"]).float()
+        changes = orthogonalized(
+            torch.stack(updates), group["ns_coefficients"], group["ns_steps"], group["eps"]
+        ).float()
         del updates
         rate = 0.2 * math.sqrt(max(matrices[0].shape)) * group["lr"]  # the size of AdamW's steps
         torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
@@ -140,7 +142,7 @@ class Muon(torch.optim.Muon):
         torch._foreach_add_(matrices, split, alpha=-rate)
 
 
-def turned(
+def orthogonalized(
     matrices: Float[Tensor, "N R C"], coefficients: tuple[float, float, float], num_steps: int, eps: float
 ) -> Float[Tensor, "N R C"]:
     """Each matrix with its singular values brought near 1, in bfloat16, by a Newton-Schulz iteration.

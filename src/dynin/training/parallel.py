@@ -47,7 +47,7 @@ def _recomputed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return again
 
 
-def compile_blocks(model: Transformer, *, is_any_shape: bool = False) -> None:
+def compile_blocks(model: Transformer, *, is_dynamic: bool = False) -> None:
     """Compile the blocks in place, once for each shape of a batch, or once for any.
 
     Raises:
@@ -56,7 +56,7 @@ def compile_blocks(model: Transformer, *, is_any_shape: bool = False) -> None:
     require_compiler("compile", "false", is_cpu=next(model.parameters()).is_cpu)
     torch._dynamo.config.recompile_limit = MOST_SHAPES
     for block in model.blocks:
-        block.compile(dynamic=is_any_shape)
+        block.compile(dynamic=is_dynamic)
 
 
 def require_compiler(setting: str, instead: str, *, is_cpu: bool) -> None:

@@ -40,10 +40,10 @@ from dynin.tokenizers.bundle import Tokenizers
 from dynin.tokenizers.small.image import SmallImageTokenizer
 from dynin.tokenizers.text import ByteLevelText
 from dynin.training import adapters, loop, optim, parallel, preview, processes, resume, start, state
-from dynin.training.ahead import RowSource
 from dynin.training.config import LoraConfig, TrainConfig
 from dynin.training.journal import Figures
 from dynin.training.objective import Objective
+from dynin.training.prefetch import RowSource
 from dynin.types import Modality
 from dynin.vocabulary import EMBEDDED
 

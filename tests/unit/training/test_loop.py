@@ -12,7 +12,7 @@ from dynin.model.config import ModelConfig
 from dynin.model.transformer import Transformer, initialise
 from dynin.sequence.layout import Assembler
 from dynin.sequence.task import EMBEDDED_TASKS
-from dynin.training import ahead, loop, optim, resume, state
+from dynin.training import loop, optim, prefetch, resume, state
 from dynin.training.config import OptimizerConfig, TrainConfig
 from dynin.training.objective import LossModule, Objective, ObjectiveConfig
 from dynin.types import Modality
@@ -168,7 +168,7 @@ def test_the_size_of_batches_does_not_change_a_step(tmp_path):
     for tokens in (64, 4096):
         model = small_model()
         config = replace(settings(tmp_path, 1), tokens_per_batch=tokens)
-        [(_, made)] = ahead.steps(source, objective, config, 0)
+        [(_, made)] = prefetch.steps(source, objective, config, 0)
         loop.gradients(LossModule(model, objective), made.hidden, 0, config)
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
     assert len(made.hidden) == 1
@@ -202,8 +202,8 @@ def test_packed_rows_lose_what_padded_rows_lose(tmp_path):
 def test_any_number_of_workers_makes_the_same_steps(tmp_path, workers):
     objective = Objective(EMBEDDED, ObjectiveConfig())
     config = replace(settings(tmp_path, 9), workers=workers)
-    alone = ahead.Steps(Copies(), objective, config)
-    for step, made in ahead.steps(Copies(), objective, config, 2):
+    alone = prefetch.Steps(Copies(), objective, config)
+    for step, made in prefetch.steps(Copies(), objective, config, 2):
         assert made.num_tokens == alone[step].num_tokens
         for one, other in zip(made.hidden, alone[step].hidden, strict=True):
             assert torch.equal(one.xt, other.xt)
@@ -222,12 +222,12 @@ def test_a_fault_of_the_data_is_raised_as_it_was_told(tmp_path, workers):
     config = replace(settings(tmp_path, 9), workers=workers)
     seen: list[int] = []
     with pytest.raises(DataError, match="^line 7, field 'image': no picture$"):
-        seen.extend(step for step, _ in ahead.steps(Faulty(), Objective(EMBEDDED, ObjectiveConfig()), config, 0))
+        seen.extend(step for step, _ in prefetch.steps(Faulty(), Objective(EMBEDDED, ObjectiveConfig()), config, 0))
     assert seen == [0, 1, 2]
 
 
 @pytest.mark.parametrize(("is_any", "last"), [(False, 3), (True, 2)])
 def test_the_last_batch_is_filled_up_unless_any_shape_will_do(tmp_path, is_any, last):
-    config = replace(settings(tmp_path, 1), tokens_per_batch=96, any_shape=is_any)
-    [(_, made)] = ahead.steps(Copies(), Objective(EMBEDDED, ObjectiveConfig()), config, 0)
+    config = replace(settings(tmp_path, 1), tokens_per_batch=96, dynamic_shapes=is_any)
+    [(_, made)] = prefetch.steps(Copies(), Objective(EMBEDDED, ObjectiveConfig()), config, 0)
     assert [len(hidden.xt) for hidden in made.hidden] == [3, 3, last]

@@ -54,7 +54,7 @@ def test_muon_of_many_matrices_moves_each_as_pytorch_moves_one(monkeypatch, room
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 24, 8), (2, 8, 24)])
 def test_turning_brings_every_singular_value_near_one(shape):
     draw = torch.Generator().manual_seed(0)
-    turned = optim.turned(torch.randn(shape, generator=draw) * 1e-3, (3.4445, -4.7750, 2.0315), 5, 1e-7)
+    turned = optim.orthogonalized(torch.randn(shape, generator=draw) * 1e-3, (3.4445, -4.7750, 2.0315), 5, 1e-7)
     assert turned.shape == shape
     values = torch.linalg.svdvals(turned.float())
     assert values.min() > 0.3

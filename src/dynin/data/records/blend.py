@@ -31,7 +31,7 @@ STEPS_TOGETHER = 1024
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Blend:
-    """A `training.ahead.RowSource`."""
+    """A `training.prefetch.RowSource`."""
 
     sources: Mapping[str, ExampleSource]
     weights: Mapping[str, float]

@@ -1,4 +1,4 @@
-"""What the next steps need, made while the network is at work: in a thread, or in processes of their own.
+"""What the next steps need, made while the network is at work (prefetching): in a thread, or in processes of their own.
 
 Enters: a source of rows and an objective. Leaves: step after step, the batches of this process with what is hidden in
 them. Does not know networks or optimizers. What a step is made of follows from its number alone, so any number of
@@ -65,10 +65,10 @@ class Steps(Dataset[Step | DyninError]):
         """The rows of a step, batched, hidden, and shared out."""
         try:
             batches = self._batches(step)
+            tokens = sum(int(batch.attend.sum()) for batch in batches)
+            return Step(hidden=self._mine(batches, step), num_tokens=tokens)
         except DyninError as error:
             return error
-        tokens = sum(int(batch.attend.sum()) for batch in batches)
-        return Step(hidden=self._mine(batches, step), num_tokens=tokens)
 
     def _batches(self, step: int) -> list[Batch]:
         pad_id, config = self.objective.vocabulary.pad_id, self.config
@@ -76,7 +76,7 @@ class Steps(Dataset[Step | DyninError]):
         if config.pack_length:
             size = {"length": config.pack_length, "tokens_per_batch": config.tokens_per_batch}
             return packing.batches(rows, pad_id=pad_id, **size)
-        return pack(rows, pad_id=pad_id, tokens_per_batch=config.tokens_per_batch, is_ragged=config.any_shape)
+        return pack(rows, pad_id=pad_id, tokens_per_batch=config.tokens_per_batch, is_ragged=config.dynamic_shapes)
 
     def _mine(self, batches: Rows[Batch], step: int) -> list[Hidden]:
         """Draws depend on a batch's place among all, so they are the same in any number of processes."""
