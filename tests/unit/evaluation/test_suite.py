@@ -73,6 +73,9 @@ def test_the_truth_is_right_and_another_example_is_not(name):
     assert true.score == (0 if is_error else 1)
     assert (moved.score > 0.3) if is_error else (moved.score < 0.7)
     assert true.n == NUM_EXAMPLES
+    if "other_scene" in true.beside:
+        assert true.beside["other_scene"] < 0.7
+        assert moved.beside["other_scene"] == 1
 
 
 @pytest.mark.parametrize("name", SPOKEN)
@@ -82,6 +85,8 @@ def test_what_is_said_is_compared_with_what_should_be_said(name, ears):
     score = SUITE[name].judge(list(zip(examples, results, strict=True)))
     assert score.score == 0
     assert score.beside["other_sentence"] > 0.3
+    assert score.beside["sentences_right"] == 1
+    assert score.beside["other_sentences_right"] < 0.5
 
 
 def test_rows_of_the_third_stage_have_larger_pictures_and_longer_sentences():
