@@ -35,7 +35,7 @@ def evaluate(
         str, typer.Option(help="policy, none, confidence or verify: hide committed places again.")
     ] = "policy",
     model: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="A folder, a hub id, or a file MODEL.toml.")
+        str | None, typer.Option("--model", metavar="MODEL", help="A folder, a hub id, or a file MODEL.toml.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     dtype: Annotated[

@@ -47,7 +47,7 @@ def generate(
         int | None, typer.Option(metavar="PX", help="Side of pictures that are read and made; none for the model's.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="A folder, a hub id, or a file MODEL.toml.")
+        str | None, typer.Option("--model", metavar="MODEL", help="A folder, a hub id, or a file MODEL.toml.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     dtype: Annotated[

@@ -26,7 +26,9 @@ MOST_SHOWN = 20
 Source = Annotated[str, typer.Argument(metavar="FILE", help="rows.jsonl, part-*.tar, table.parquet, hf:NAME?split=..")]
 Model = Annotated[
     str | None,
-    typer.Option(metavar="MODEL", help="A folder, a hub id, or a file MODEL.toml; the embedded one if left out."),
+    typer.Option(
+        "--model", metavar="MODEL", help="A folder, a hub id, or a file MODEL.toml; the embedded one if left out."
+    ),
 ]
 TemplateFile = Annotated[
     Path | None, typer.Option(metavar="FILE.json", help="How columns become rows, for data not in the schema.")

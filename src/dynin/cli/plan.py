@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def plan(
     task: Annotated[str, typer.Option(help="A row of the table of tasks, such as t2i.")] = "t2i",
     model: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="A folder, a hub id, a file MODEL.toml, or 8b.")
+        str | None, typer.Option("--model", metavar="MODEL", help="A folder, a hub id, a file MODEL.toml, or 8b.")
     ] = None,
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or float16; of a training, what products are made in.")

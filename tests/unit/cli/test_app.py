@@ -2,12 +2,14 @@ import inspect
 import json
 import subprocess
 import sys
+import typing
 
 import pytest
 
 from dynin import testing
 from dynin.cli import app as apps
 from dynin.cli import device as devices
+from dynin.cli.data import data
 from dynin.cli.generate import generate
 from dynin.errors import RequestError
 
@@ -112,3 +114,14 @@ def test_the_doctor_says_that_a_model_can_be_used(capsys, tmp_path):
 def test_the_doctor_says_that_a_model_is_missing(capsys, tmp_path):
     assert apps.main(["doctor", "--model", str(tmp_path / "none")]) == 1
     assert "cannot be used" in capsys.readouterr().out
+
+
+def test_no_option_is_named_by_its_metavar():
+    """typer 0.27.0 takes an upper-case metavar that equals the parameter for the option's name, so it is given."""
+    for commands in (apps.app, data):
+        for command in commands.registered_commands:
+            hints = typing.get_type_hints(command.callback, include_extras=True)
+            for name, hint in hints.items():
+                for told in getattr(hint, "__metadata__", ()):
+                    is_alike = (getattr(told, "metavar", None) or "").lower() == name
+                    assert not is_alike or told.param_decls == (f"--{name}",), (command.callback.__name__, name)
