@@ -11,21 +11,30 @@ of the rows keeps the whole canvas, so that every block is learned from every ro
 from collections.abc import Mapping
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dynin.data.example import Example
-from dynin.data.patch_memo import PatchMemo
 from dynin.errors import RequestError
 from dynin.media.audio import Audio
 from dynin.media.video import Video
 from dynin.sequence.layout import Assembler, Sequence, Value
 from dynin.sequence.task import Task
-from dynin.tokenizers.protocol import ImageTokenizer, SpeechTokenizer
+from dynin.tokenizers.protocol import SpeechTokenizer
 from dynin.types import Modality
+
+
+@runtime_checkable
+class PictureEncoder(Protocol):
+    """What making rows asks of a tokenizer of pictures."""
+
+    def encode(self, pixels: Float[Tensor, "B 3 Y X"]) -> Int[Tensor, "B N"]:
+        """Pictures in [-1, 1], sides in pixels, to codes in raster order."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,11 +43,10 @@ class RowMaker:
 
     assembler: Assembler
     tasks: Mapping[str, Task]
-    image: ImageTokenizer
+    image: PictureEncoder
+    """A tokenizer of pictures, or a `PatchMemo` of one where many pictures are made of the same patches."""
     speech: SpeechTokenizer | None = None
     """None where every sound comes as codes already."""
-    memo: PatchMemo | None = None
-    """Remembers the codes of patches, where many pictures are made of the same ones."""
     whole_prob: float = 0.5
     """Share of rows with the whole canvas of a flexible target; the others are cut to one of its blocks."""
 
@@ -94,10 +102,9 @@ class RowMaker:
         if not frames:
             return {}
         stacked = [value for value in frames.values() if value is not None]
-        encode = self.image.encode if self.memo is None else self.memo.encode
         if len({value.shape[1:] for value in stacked}) > 1:  # pictures of several sizes
-            return {key: encode(value).flatten() for key, value in frames.items() if value is not None}
-        device_codes = encode(torch.cat(stacked))
+            return {key: self.image.encode(value).flatten() for key, value in frames.items() if value is not None}
+        device_codes = self.image.encode(torch.cat(stacked))
         counts = [len(value) for value in frames.values() if value is not None]
         return {key: part.flatten() for key, part in zip(frames, device_codes.split(counts), strict=True)}
 

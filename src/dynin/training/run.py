@@ -112,8 +112,7 @@ def mixture_of(config: TrainConfig, tokenizers: Tokenizers, split: Split = "trai
     maker = RowMaker(
         assembler=Assembler(vocabulary=EMBEDDED, encode_text=lru_cache(REMEMBERED)(tokenizers.text.encode)),
         tasks=start.with_lengths(EMBEDDED_TASKS, config.lengths, tokenizers),
-        image=image,
-        memo=PatchMemo(image) if isinstance(image, SmallImageTokenizer) else None,
+        image=PatchMemo(image) if isinstance(image, SmallImageTokenizer) else image,
         whole_prob=config.whole_prob,
     )
     weights = {name: weight for name, weight in config.tasks.items() if weight > 0}
