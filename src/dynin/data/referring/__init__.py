@@ -4,4 +4,6 @@ Enters: a folder of a published benchmark, or (seed, index). Leaves: `ReferringE
 or scores.
 
     example    the one type: frames, a sentence, a mask for every frame
+    source     the protocol: so many videos, and the sentences of each
+    catalogue  datasets by name
 """
