@@ -1,0 +1,1 @@
+"""Video-language models behind one protocol. Frames, sentences and [ST] embeddings enter; [ST] states leave."""

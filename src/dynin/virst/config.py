@@ -1,0 +1,140 @@
+"""What a VIRST is made of, as values: which frames are seen, how [ST] tokens and pictures are brought together.
+
+Enters: values read by `dynin.config`. Leaves: frozen, checked settings. Does not know tensors. Widths of the backbone
+and of the mask branch are not settings: the parts say them, and the fusions are built to fit.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dynin.errors import ConfigError
+from dynin.training.config import LoraConfig
+
+Sampling = Literal["centres", "jitter"]
+SecondKind = Literal["fusion", "linear", "mlp"]
+Positions = Literal["rotary", "learned", "none"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FrameConfig:
+    """Which frames of a video are seen, and in what form; see `virst.frames`.
+
+    Parity:
+        The published evaluation is `PUBLISHED_FRAMES`: frames and their subset are drawn at random, and squeezed to
+        squares.
+    """
+
+    num_frames: int = 12
+    """Most frames that the backbone sees; of a longer video, one from each of so many equal parts."""
+    least: int = 1
+    """Fewest frames that the backbone sees; of a shorter video, the last one is repeated."""
+    multiple: int = 1
+    """The number of frames that the backbone sees is a multiple of this, as it is for encoders of clips of 4 frames."""
+    num_seg: int = 12
+    """Of these frames, the most that the mask branch's features are fused from."""
+    sampling: Sampling = "centres"
+    """The middle of each part, or a frame drawn from it."""
+    keeps_aspect: bool = True
+    """Pad frames to squares; otherwise squeeze them."""
+
+    def __post_init__(self) -> None:
+        """ConfigError for numbers that cannot be met together."""
+        for name in ("num_frames", "least", "multiple", "num_seg"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"setting 'frames.{name}' is {getattr(self, name)}; expected at least 1")
+        for name in ("num_frames", "least"):
+            if getattr(self, name) % self.multiple:
+                raise ConfigError(
+                    f"setting 'frames.{name}' is {getattr(self, name)}; expected a multiple of {self.multiple}, which "
+                    "is 'frames.multiple'"
+                )
+        if self.least > self.num_frames:
+            raise ConfigError(
+                f"setting 'frames.least' is {self.least}, more than 'frames.num_frames' {self.num_frames}"
+            )
+
+
+PUBLISHED_FRAMES = FrameConfig(num_frames=64, least=8, multiple=4, num_seg=32, sampling="jitter", keeps_aspect=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FusionConfig:
+    """The two fusions; see `virst.fusion`. The defaults are the published sizes, except that the first one is on."""
+
+    initial: bool = True
+    """Whether features change the [ST] embeddings before the backbone reads them.
+
+    Parity: the published switch is off by default, and no published script turns it on."""
+    second: SecondKind = "fusion"
+    """What makes prompts of frames from [ST] states: the second fusion; one linear map for all frames; or a
+    feed-forward network with as many numbers as the fusion, for all frames."""
+    num_downs: int = 3
+    """Convolutions of stride 2 before the fusions; a map of 64 x 64 becomes 8 x 8 cells by three."""
+    initial_heads: int = 8
+    gate: float = 0.1
+    """How much of the first fusion is added at the start of a training."""
+    layers: int = 2
+    heads: int = 8
+    ff_factor: int = 4
+    """Width of the feed-forward part over the width of the features."""
+    dropout: float = 0.1
+    positions: Positions = "rotary"
+    """How the second fusion tells when and where: angles by time, row and column; learned vectors; or nothing."""
+    time_unit: Literal["frames", "seconds"] = "frames"
+    """What time is counted in: places in the list of frames, as published, or real time."""
+    theta: float = 10_000.0
+    """Base of the angles' frequencies."""
+    max_frames: int = 64
+    """With learned positions: most frames."""
+    max_cells: int = 8
+    """With learned positions: most rows and columns of cells."""
+
+    def __post_init__(self) -> None:
+        """ConfigError for counts below what they must be."""
+        for name in ("initial_heads", "layers", "heads", "ff_factor", "max_frames", "max_cells"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"setting 'fusion.{name}' is {getattr(self, name)}; expected at least 1")
+        if self.num_downs < 0:
+            raise ConfigError(f"setting 'fusion.num_downs' is {self.num_downs}; expected 0 or more")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"setting 'fusion.dropout' is {self.dropout}; expected 0 to below 1")
+        if not self.theta > 1:
+            raise ConfigError(f"setting 'fusion.theta' is {self.theta}; expected a number above 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BackboneConfig:
+    """The video-language model."""
+
+    kind: Literal["dynin", "videochat"] = "dynin"
+    start: str = ""
+    """The model that it starts from, a folder or hub id; empty takes the one that ships with the code."""
+    is_random: bool = False
+    """Random weights instead of the start's, with its sizes and tokenizers; for tests alone."""
+    lora: LoraConfig = field(default_factory=lambda: LoraConfig(rank=16, alpha=16.0))
+    """What learns beside its frozen matrices; rank 0 for nothing."""
+
+    def __post_init__(self) -> None:
+        """ConfigError for a rank below 0."""
+        if self.lora.rank < 0:
+            raise ConfigError(f"setting 'backbone.lora.rank' is {self.lora.rank}; expected 0 (no adapters) or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VirstConfig:
+    """One VIRST."""
+
+    num_st: int = 10
+    """[ST] tokens of a sentence, each of which becomes one prompt of every frame."""
+    has_distinct_st: bool = True
+    """Whether each [ST] token has an embedding of its own.
+
+    Parity: the published model has one for all, told apart by the digits between them and by their order."""
+    frames: FrameConfig = field(default_factory=FrameConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+
+    def __post_init__(self) -> None:
+        """ConfigError without an [ST] token."""
+        if self.num_st < 1:
+            raise ConfigError(f"setting 'num_st' is {self.num_st}; expected at least 1")
