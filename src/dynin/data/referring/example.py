@@ -36,6 +36,8 @@ class ReferringExample:
     """Visible pixels of everything the sentence means, at an index; None where the masks are not public."""
     rate_hz: float | None = None
     """Frames per second, where known."""
+    read_foreground: Callable[[int], Bool[np.ndarray, "Y X"]] | None = None
+    """Visible pixels of every annotated object, whatever the sentence means, at an index; None where unknown."""
 
     def __post_init__(self) -> None:
         """DataError for an example of no frames or no size."""
