@@ -1,7 +1,7 @@
-"""Tiny models and small media, for our tests and for those of people who build on this.
+"""Tiny models with random weights, which go through exactly the code of trained ones.
 
-Enters: a folder, a seed. Leaves: a model folder of a few hundred kilobytes with random weights, which goes through
-exactly the code of a trained one; pictures, sounds and videos. Does not know how anything is trained.
+Enters: a folder, a seed. Leaves: a model, or a model folder of a few hundred kilobytes. Does not know how anything is
+trained.
 """
 
 import json
@@ -9,11 +9,7 @@ import math
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from dynin.media.audio import Audio
-from dynin.media.video import Video
 from dynin.model import publish
 from dynin.model.config import ModelConfig
 from dynin.model.family import FAMILIES
@@ -111,25 +107,6 @@ def published_text(layout: Vocabulary, text_len: int) -> str:
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     values["added_tokens"] = [{"id": number, "content": name, **flags} for name, number in names.items()]
     return json.dumps(values)
-
-
-def small_picture(size_px: int = 64) -> Float[Tensor, "3 Y X"]:
-    """A smooth picture in which every pixel differs from its neighbours."""
-    at = torch.linspace(-1, 1, size_px)
-    rows, columns = at[:, None].expand(size_px, size_px), at[None, :].expand(size_px, size_px)
-    return torch.stack([rows, columns, (rows * columns * 2).sin()])
-
-
-def small_sound(duration_s: float = 1.0, rate_hz: int = 16000) -> Audio:
-    """A tone whose height rises, loud enough to be no silence."""
-    at = torch.arange(round(duration_s * rate_hz)) / rate_hz
-    return Audio(samples=0.3 * torch.sin(2 * math.pi * (200 + 100 * at) * at), rate_hz=rate_hz)
-
-
-def small_video(num_frames: int = 8, size_px: int = 64) -> Video:
-    """A picture that wanders to the right."""
-    picture = small_picture(size_px)
-    return Video(frames=torch.stack([picture.roll(4 * at, dims=2) for at in range(num_frames)]), rate_hz=8.0)
 
 
 def _draw(module: torch.nn.Module, generator: torch.Generator) -> None:
