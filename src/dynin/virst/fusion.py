@@ -1,0 +1,318 @@
+"""The two spatio-temporal fusions: features of frames into [ST] embeddings, and [ST] states into prompts of frames.
+
+Enters: embeddings or states of [ST] tokens, features of the frames that the mask branch saw. Leaves: changed
+embeddings, or N prompts for every frame. Does not know backbones, masks or which frames were chosen.
+
+    features V T C Y X --stride 2, several times--> cells V T c C
+    embeddings R N D --[ + gate * attention to all cells ]--> R N D                                        InitialFusion
+    states R N D --> R N T C --[ attention to itself; to all cells, by time and place; feed-forward ]--> R N T C
+                                                                                                           SecondFusion
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dynin.errors import ConfigError
+from dynin.virst.config import FusionConfig
+from dynin.virst.rotary import angles, axis_dim, rotate_pairs
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class SeenFrames:
+    """The frames that features are fused from: V videos, each with up to T of them."""
+
+    features: Float[Tensor, "V T C Y X"]
+    is_frame: Bool[Tensor, "V T"]
+    """Which frames there are; at least one of every video."""
+    times: Float[Tensor, "V T"]
+    """When they are: places in the list of frames, or seconds."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Prompts:
+    """What the mask branch is told."""
+
+    tokens: Float[Tensor, "R N T C"]
+    """N prompt tokens for every frame; anything finite where there is no frame."""
+    frame_scores: Float[Tensor, "R T"] | None = None
+    """How much of the last layer's attention falls on a cell of each frame, in the mean; None where there is none.
+
+    Parity: published code computes it, 1 / cells / frames for a flat attention, and uses it nowhere."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Cells:
+    """Down-sampled features with the place of each."""
+
+    values: Float[Tensor, "V S C"]
+    """In the order of time, row, column."""
+    is_cell: Bool[Tensor, "V S"]
+    places: Float[Tensor, "V S 3"]
+    """Time, row and column of each."""
+    num_cells: int
+    """Of one frame."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Asked:
+    """What the prompts of R rows stand for, and what they may look at."""
+
+    times: Float[Tensor, "R Q"]
+    """When each prompt is; time runs fastest."""
+    is_there: Bool[Tensor, "R Q"]
+    """Whether its frame is there."""
+    cells: Cells
+    videos: Int[Tensor, " R"]
+
+
+def spatial_down(dim: int, num_downs: int) -> nn.Sequential:
+    """Convolutions that halve a map so many times."""
+    layers = [part for _ in range(num_downs) for part in (nn.Conv2d(dim, dim, 3, stride=2, padding=1), nn.ReLU())]
+    return nn.Sequential(*layers)
+
+
+def cells_of(seen: SeenFrames, down: nn.Sequential, norm: nn.LayerNorm) -> Cells:
+    """Features as one row of cells for every video."""
+    num_videos, num_times = seen.is_frame.shape
+    maps = down(seen.features.flatten(0, 1))  # VT C y x
+    rows, columns = maps.shape[-2:]
+    values = norm(maps.flatten(2).transpose(1, 2))  # VT c C
+    each = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).reshape(-1, 2)  # c 2
+    spots = each.to(maps.device, torch.float32).expand(num_videos, num_times, -1, -1)
+    times = seen.times[:, :, None, None].expand(-1, -1, rows * columns, 1).float()
+    return Cells(
+        values=values.unflatten(0, (num_videos, num_times)).flatten(1, 2),
+        is_cell=seen.is_frame.repeat_interleave(rows * columns, dim=1),
+        places=torch.cat((times, spots), dim=-1).flatten(1, 2),
+        num_cells=rows * columns,
+    )
+
+
+def drop(x: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
+    """Set a share of entries to nothing and scale the others up; without a generator, leave all as it is."""
+    if generator is None or share == 0:
+        return x
+    is_kept = torch.rand(x.shape, generator=generator, device=generator.device) >= share
+    return x * is_kept.to(x.device) / (1 - share)
+
+
+class InitialFusion(nn.Module):
+    """Changes the [ST] embeddings of every sentence by what its video shows, before the backbone reads them.
+
+    Source:
+        VIRST, arXiv:2603.27060. Parity: the video is a bag of cells here, without time or place.
+    """
+
+    def __init__(self, st_dim: int, dim: int, config: FusionConfig) -> None:
+        super().__init__()
+        _require_heads(st_dim, config.initial_heads, "initial_heads")
+        self.gate = nn.Parameter(torch.tensor(config.gate))
+        self.spatial_down = spatial_down(dim, config.num_downs)
+        self.spatial_norm = nn.LayerNorm(dim)
+        self.vision_proj = nn.Linear(dim, st_dim)
+        self.norm_q = nn.LayerNorm(st_dim)
+        self.norm_kv = nn.LayerNorm(st_dim)
+        self.cross_attn = nn.MultiheadAttention(st_dim, config.initial_heads, batch_first=True)
+
+    def forward(
+        self, st: Float[Tensor, "R N D"], seen: SeenFrames, videos: Int[Tensor, " R"]
+    ) -> Float[Tensor, "R N D"]:
+        """The embeddings of each row, with its video's features added in.
+
+        Args:
+            videos: Which video each row is about.
+        """
+        cells = cells_of(seen, self.spatial_down, self.spatial_norm)
+        keys = self.norm_kv(self.vision_proj(cells.values))[videos]
+        queries = self.norm_q(st)
+        mixed, _ = self.cross_attn(queries, keys, keys, key_padding_mask=~cells.is_cell[videos], need_weights=False)
+        return st + self.gate * mixed
+
+
+class PlacedAttention(nn.Module):
+    """Attention of prompts to cells, both turned by where they are.
+
+    Keys are turned by time, row and column; queries have a time alone.
+    """
+
+    def __init__(self, dim: int, num_heads: int, theta: float, *, is_turned: bool) -> None:
+        super().__init__()
+        self.head_dim, self.theta, self.is_turned = dim // num_heads, theta, is_turned
+        self.q_proj = nn.Linear(dim, dim)
+        self.k_proj = nn.Linear(dim, dim)
+        self.v_proj = nn.Linear(dim, dim)
+        self.o_proj = nn.Linear(dim, dim)
+
+    def forward(
+        self, x: Float[Tensor, "R Q C"], asked: Asked, *, wants_weights: bool = False
+    ) -> tuple[Float[Tensor, "R Q C"], Float[Tensor, "R Q S"] | None]:
+        """What each prompt finds; and, where wanted, its attention to each cell, in the mean over heads."""
+        cells, videos = asked.cells, asked.videos
+        query = self.q_proj(x).unflatten(-1, (-1, self.head_dim))
+        key = self.k_proj(cells.values).unflatten(-1, (-1, self.head_dim))
+        value = self.v_proj(cells.values).unflatten(-1, (-1, self.head_dim))[videos].transpose(1, 2)
+        if self.is_turned:
+            width = axis_dim(self.head_dim)
+            query = rotate_pairs(query, angles(asked.times, width, self.theta))
+            key = rotate_pairs(key, angles(cells.places, width, self.theta).flatten(-2))
+        query, key = query.transpose(1, 2), key[videos].transpose(1, 2)  # R H Q E, R H S E
+        is_seen = cells.is_cell[videos][:, None, None, :]
+        if not wants_weights:
+            found = F.scaled_dot_product_attention(query, key, value, attn_mask=is_seen)
+            return self.o_proj(found.transpose(1, 2).flatten(-2)), None
+        scores = (query @ key.transpose(-1, -2)) * self.head_dim**-0.5
+        weights = scores.masked_fill(~is_seen, float("-inf")).softmax(dim=-1)
+        return self.o_proj((weights @ value).transpose(1, 2).flatten(-2)), weights.mean(dim=1)
+
+
+class FusionLayer(nn.Module):
+    """Prompts look at each other, then at the cells, then each is changed alone; each is normalised after."""
+
+    def __init__(self, dim: int, config: FusionConfig) -> None:
+        super().__init__()
+        inner = config.ff_factor * dim
+        self.dropout = config.dropout
+        self.self_attn = nn.MultiheadAttention(dim, config.heads, batch_first=True)
+        self.cross_attn = PlacedAttention(dim, config.heads, config.theta, is_turned=config.positions == "rotary")
+        self.ff = nn.Sequential(nn.Linear(dim, inner), nn.GELU(), nn.Linear(inner, dim))
+        self.norm1, self.norm2, self.norm3 = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
+
+    def forward(
+        self,
+        x: Float[Tensor, "R Q C"],
+        asked: Asked,
+        generator: torch.Generator | None,
+        *,
+        wants_weights: bool = False,
+    ) -> tuple[Float[Tensor, "R Q C"], Float[Tensor, "R Q S"] | None]:
+        """One layer, and the attention of prompts to cells where wanted."""
+        mixed, _ = self.self_attn(x, x, x, key_padding_mask=~asked.is_there, need_weights=False)
+        x = self.norm1(x + drop(mixed, self.dropout, generator))
+        found, weights = self.cross_attn(x, asked, wants_weights=wants_weights)
+        x = self.norm2(x + drop(found, self.dropout, generator))
+        return self.norm3(x + drop(self.ff(x), self.dropout, generator)), weights
+
+
+class SecondFusion(nn.Module):
+    """Spreads the [ST] states of a sentence over the frames of its video and fits them to each.
+
+    Source:
+        VIRST, arXiv:2603.27060.
+    """
+
+    def __init__(self, st_dim: int, dim: int, config: FusionConfig) -> None:
+        super().__init__()
+        _require_heads(dim, config.heads, "heads")
+        self.config = config
+        self.spatial_down = spatial_down(dim, config.num_downs)
+        self.memory_norm = nn.LayerNorm(dim)
+        self.seg_proj = nn.Linear(st_dim, dim)
+        self.decoder = nn.ModuleList(FusionLayer(dim, config) for _ in range(config.layers))
+        if config.positions == "learned":
+            self.frame_embed = nn.Embedding(config.max_frames, dim)
+            self.row_embed = nn.Embedding(config.max_cells, dim)
+            self.column_embed = nn.Embedding(config.max_cells, dim)
+
+    def forward(
+        self,
+        st: Float[Tensor, "R N D"],
+        seen: SeenFrames,
+        videos: Int[Tensor, " R"],
+        generator: torch.Generator | None = None,
+        *,
+        wants_scores: bool = False,
+    ) -> Prompts:
+        """Prompts of every frame.
+
+        Args:
+            videos: Which video each row is about.
+            generator: For dropout; None outside training.
+            wants_scores: Whether frames are scored by attention, which writes all weights of the last layer out.
+
+        Raises:
+            ConfigError: With learned positions, for more frames or cells than there are vectors.
+        """
+        num_tokens, num_times = st.shape[1], seen.times.shape[1]
+        cells = cells_of(seen, self.spatial_down, self.memory_norm)
+        x = self.seg_proj(st)[:, :, None].expand(-1, -1, num_times, -1)  # R N T C
+        if self.config.positions == "learned":
+            cells, x = self._placed(cells, x, num_times)
+        x = x.flatten(1, 2)
+        asked = Asked(
+            times=seen.times[videos].repeat(1, num_tokens),
+            is_there=seen.is_frame[videos].repeat(1, num_tokens),
+            cells=cells,
+            videos=videos,
+        )
+        weights = None
+        for index, layer in enumerate(self.decoder):
+            is_last = index + 1 == len(self.decoder)
+            x, weights = layer(x, asked, generator, wants_weights=wants_scores and is_last)
+        tokens = x.unflatten(1, (num_tokens, num_times))
+        if weights is None:
+            return Prompts(tokens=tokens)
+        share = asked.is_there / asked.is_there.sum(dim=1, keepdim=True)  # R Q
+        scores = (weights * share[..., None]).sum(dim=1)  # R S
+        return Prompts(tokens=tokens, frame_scores=scores.unflatten(1, (num_times, -1)).mean(dim=-1))
+
+    def _placed(
+        self, cells: Cells, x: Float[Tensor, "R N T C"], num_times: int
+    ) -> tuple[Cells, Float[Tensor, "R N T C"]]:
+        """Cells and prompts with learned vectors of when and where added."""
+        rows, columns = (int(cells.places[0, :, axis].max()) + 1 for axis in (1, 2))
+        if num_times > self.config.max_frames or max(rows, columns) > self.config.max_cells:
+            raise ConfigError(
+                f"{num_times} frames of {rows} x {columns} cells were given, 'fusion.max_frames' is "
+                f"{self.config.max_frames} and 'fusion.max_cells' {self.config.max_cells}; raise them and train anew, "
+                "or use rotary positions, which have no such limit"
+            )
+        frames = torch.arange(num_times, device=x.device)
+        places = cells.places.long()
+        at = self.row_embed(places[..., 1]) + self.column_embed(places[..., 2])
+        at = at + self.frame_embed(frames).repeat_interleave(cells.num_cells, dim=0)
+        moved = Cells(values=cells.values + at, is_cell=cells.is_cell, places=cells.places, num_cells=cells.num_cells)
+        return moved, x + self.frame_embed(frames)
+
+
+class UniformPrompts(nn.Module):
+    """No second fusion: the same prompts for every frame, by a map of [ST] states alone."""
+
+    def __init__(self, seg_proj: nn.Module) -> None:
+        super().__init__()
+        self.seg_proj = seg_proj
+
+    def forward(
+        self,
+        st: Float[Tensor, "R N D"],
+        seen: SeenFrames,
+        videos: Int[Tensor, " R"],
+        generator: torch.Generator | None = None,
+        *,
+        wants_scores: bool = False,
+    ) -> Prompts:
+        """Prompts of every frame; frames get no scores."""
+        return Prompts(tokens=self.seg_proj(st)[:, :, None].expand(-1, -1, seen.times.shape[1], -1))
+
+
+def second_of(st_dim: int, dim: int, config: FusionConfig) -> SecondFusion | UniformPrompts:
+    """What makes prompts, as the settings say; see `FusionConfig.second`."""
+    if config.second == "fusion":
+        return SecondFusion(st_dim, dim, config)
+    if config.second == "linear":
+        return UniformPrompts(nn.Linear(st_dim, dim))
+    with torch.device("meta"):
+        count = sum(parameter.numel() for parameter in SecondFusion(st_dim, dim, config).parameters())
+    inner = max(1, round((count - dim) / (st_dim + dim + 1)))
+    return UniformPrompts(nn.Sequential(nn.Linear(st_dim, inner), nn.GELU(), nn.Linear(inner, dim)))
+
+
+def _require_heads(dim: int, num_heads: int, name: str) -> None:
+    if dim % num_heads or dim // num_heads % 2:
+        raise ConfigError(
+            f"setting 'fusion.{name}' is {num_heads}, which does not split a width of {dim} into heads of even width; "
+            "choose another number of heads"
+        )
