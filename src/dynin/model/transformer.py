@@ -15,6 +15,7 @@ Source:
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,10 @@ from dynin.nn.attention import attention, usable, within
 from dynin.nn.mlp import GatedMLP
 from dynin.nn.norm import RMSNorm
 from dynin.nn.rope import rotary_table, rotate, table_at
+
+Mix = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Queries, keys and values of the positions at hand to one vector per query, in place of attention among themselves;
+see `model.cached`."""
 
 
 class SelfAttention(nn.Module):
@@ -41,13 +46,18 @@ class SelfAttention(nn.Module):
         self.output = nn.Linear(config.d_model, config.d_model, bias=False)
 
     def forward(
-        self, x: Float[Tensor, "B S D"], table: Float[Tensor, "2 *P half"], attend: Bool[Tensor, "B *Q S"] | None
+        self,
+        x: Float[Tensor, "B S D"],
+        table: Float[Tensor, "2 *P half"],
+        attend: Bool[Tensor, "B *Q S"] | None,
+        mix: Mix | None = None,
     ) -> Float[Tensor, "B S D"]:
         """Mix information between positions."""
         query = rotate(self.query(x).unflatten(-1, (-1, self.head_dim)), table)  # B S H E
         key = rotate(self.key(x).unflatten(-1, (-1, self.head_dim)), table)  # B S G E
         value = self.value(x).unflatten(-1, (-1, self.head_dim))  # B S G E
-        return self.output(attention(query, key, value, attend).flatten(-2))
+        mixed = attention(query, key, value, attend) if mix is None else mix(query, key, value)
+        return self.output(mixed.flatten(-2))
 
 
 class Block(nn.Module):
@@ -61,10 +71,14 @@ class Block(nn.Module):
         self.mlp = GatedMLP(config.d_model, config.mlp_dim)
 
     def forward(
-        self, x: Float[Tensor, "B S D"], table: Float[Tensor, "2 *P half"], attend: Bool[Tensor, "B *Q S"] | None
+        self,
+        x: Float[Tensor, "B S D"],
+        table: Float[Tensor, "2 *P half"],
+        attend: Bool[Tensor, "B *Q S"] | None,
+        mix: Mix | None = None,
     ) -> Float[Tensor, "B S D"]:
-        """One layer of the network."""
-        x = x + self.attention(self.attention_norm(x), table, attend)
+        """One layer of the network; `mix` replaces attention among the positions of `x` alone."""
+        x = x + self.attention(self.attention_norm(x), table, attend, mix)
         return x + self.mlp(self.mlp_norm(x))
 
 
