@@ -8,7 +8,7 @@ Does not know blocks before or after it, nor when a canvas grows.
          +---------------------- a rule may hide committed ones again ------------------+
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,12 +18,24 @@ from torch import Tensor
 from dynin.decoding.canvas import Canvas, Places, Segment
 from dynin.decoding.commit import choose_best, noise_temperatures, plan_remaining
 from dynin.decoding.guidance import guide, pair_with_unconditional, step_scales
+from dynin.decoding.query import Decoding, Query
 from dynin.decoding.remask import Committed
 from dynin.decoding.score import Noise, Proposal, chosen_prob, gumbel, log_score, propose
 
 _LAST = 1000.0  # more than any two scores or logarithms of scores are apart
 
-DenoiserCall = Callable[[Tensor, Tensor | None, Tensor, Tensor | None], Tensor]
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Where:
+    """The block's place in its decoding, told in every query."""
+
+    keys: tuple[int, ...]
+    """Rows of the whole canvas that are live."""
+    segment_index: int
+    number: int
+    """Blocks of the segment before this one."""
+    span: tuple[int, int]
+    """Ordinals [start, stop) of the segment's places."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,9 +115,9 @@ class Outcome:
 
 @dataclass(slots=True, eq=False)
 class Block:
-    """The state of a block; `step` advances it by one denoiser call."""
+    """The state of a block; `step` advances it by one query."""
 
-    denoiser: DenoiserCall
+    where: Where
     mask_id: int
     segment: Segment
     canvas: Canvas
@@ -122,8 +134,8 @@ class Block:
     window: Int[Tensor, "B W"]
     """Ids at the places."""
 
-    def step(self, index: int) -> Outcome | None:
-        """One denoiser call and what follows from it; None, without a call, when nothing is hidden."""
+    def step(self, index: int) -> Decoding[Outcome | None]:
+        """One query and what follows from its answer; None, without a query, when nothing is hidden."""
         policy = self.segment.policy
         is_masked = (self.window == self.mask_id) & self.places.is_valid
         place = is_masked.flatten().nonzero().squeeze(1)
@@ -131,7 +143,7 @@ class Block:
             return None
         inspected = self._inspect(index, is_masked)
         checked = place[:0] if inspected is None else inspected.flatten().nonzero().squeeze(1)
-        logits = self._denoise(index, torch.cat([place, checked]), inspected)
+        logits = yield from self._denoise(index, torch.cat([place, checked]), inspected)
         proposal = propose(
             logits[: len(place)],
             place // self.window.shape[1],
@@ -185,7 +197,7 @@ class Block:
 
     def _denoise(
         self, index: int, place: Int[Tensor, " K"], inspected: Bool[Tensor, "B W"] | None
-    ) -> Float[Tensor, "K A"]:
+    ) -> Decoding[Float[Tensor, "K A"]]:
         """Logits at places given as flat positions in the window, guided where the plan says so."""
         canvas = self.canvas
         rule = self.segment.policy.remask
@@ -195,16 +207,34 @@ class Block:
         batch, length = canvas.ids.shape
         row = place // self.window.shape[1]
         position = row * length + self.places.columns.flatten()[place]
-        allowed = self.segment.allowed_ids
         if canvas.uncond_ids is None or not self.plan.is_guided[index]:
-            return self.denoiser(canvas.ids, canvas.attend, position, allowed)
+            return (yield self._query(index, canvas.ids, canvas.attend, position))
         ids = pair_with_unconditional(canvas.ids, canvas.uncond_ids, self.is_any_target)
         attend = None
         if canvas.attend is not None or canvas.uncond_attend is not None:
             first = torch.ones_like(canvas.ids, dtype=torch.bool) if canvas.attend is None else canvas.attend
             attend = torch.cat([first, first if canvas.uncond_attend is None else canvas.uncond_attend])
-        both = self.denoiser(ids, attend, torch.cat([position, position + batch * length]), allowed)
+        both = yield self._query(index, ids, attend, torch.cat([position, position + batch * length]))
         return guide(both[: len(place)], both[len(place) :], self.plan.scale[row, index])
+
+    def _query(
+        self, index: int, ids: Int[Tensor, "B2 S"], attend: Bool[Tensor, "B2 S"] | None, rows: Int[Tensor, " K2"]
+    ) -> Query:
+        """What is asked at a step, and where it comes up."""
+        return Query(
+            ids=ids,
+            attend=attend,
+            rows=rows,
+            allowed=self.segment.allowed_ids,
+            keys=self.where.keys,
+            is_guided=len(ids) > len(self.where.keys),
+            segment=self.segment.name,
+            segment_index=self.where.segment_index,
+            block=self.where.number,
+            step=index,
+            span=self.where.span,
+            window=self.places,
+        )
 
     def _choose(
         self, index: int, place: Int[Tensor, " K"], proposal: Proposal, num_open: Int[Tensor, " B"]

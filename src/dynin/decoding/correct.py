@@ -18,6 +18,7 @@ from dynin.decoding.block import index_in
 from dynin.decoding.canvas import Canvas, Segment, locate
 from dynin.decoding.commit import choose_best
 from dynin.decoding.decoder import ParallelDecoder
+from dynin.decoding.query import Query, answering
 from dynin.decoding.score import Noise
 from dynin.decoding.trace import Step
 from dynin.errors import ConfigError
@@ -71,12 +72,27 @@ def doubt(
     order = noise.uniform(row_of_place, 1, torch.float32).view(batch, width)
     subset = order.masked_fill(~places.is_valid, 2.0).argsort(dim=1).argsort(dim=1) % num_subsets
     measured = torch.full((batch, width), -torch.inf, device=present.device)
+    answer = answering(decoder.denoiser)
     for which in range(num_subsets):
         is_hidden = (subset == which) & places.is_valid
         ids = canvas.ids.scatter(1, places.columns, present.masked_fill(is_hidden, decoder.mask_id))
         place = is_hidden.flatten().nonzero().squeeze(1)
         position = (place // max(width, 1)) * length + places.columns.flatten()[place]
-        logits = decoder.denoiser(ids, canvas.attend, position, segment.allowed_ids).float()
+        query = Query(
+            ids=ids,
+            attend=canvas.attend,
+            rows=position,
+            allowed=segment.allowed_ids,
+            keys=tuple(range(batch)),
+            is_guided=False,
+            segment=segment.name,
+            segment_index=0,
+            block=which,
+            step=0,
+            span=(0, width),
+            window=places,
+        )
+        logits = answer(query).float()
         chosen = logits.gather(1, index_in(segment.allowed_ids, present.flatten()[place])[:, None]).squeeze(1)
         measured.view(-1)[place] = logits.amax(dim=1) - chosen
     if segment.allowed_ids is not None:

@@ -11,41 +11,20 @@ row ended, and the number of denoiser calls. Does not know models, tokenizers or
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
-from dynin.decoding.block import Block, Outcome, Plan, Record, plan_block
+from dynin.decoding.block import Block, Outcome, Plan, Record, Where, plan_block
 from dynin.decoding.canvas import Canvas, Places, Segment, grow, locate
+from dynin.decoding.query import Decoding, Denoiser, QueryDenoiser, drive
 from dynin.decoding.score import Noise
 from dynin.decoding.trace import Step
 from dynin.errors import RequestError
 
 FinishReason = Literal["stop", "length"]
-
-
-@runtime_checkable
-class Denoiser(Protocol):
-    """The only thing the decoder knows of a network."""
-
-    def __call__(
-        self,
-        ids: Int[Tensor, "B S"],
-        attend: Bool[Tensor, "B S"] | None,
-        rows: Int[Tensor, " K"],
-        allowed: Int[Tensor, " A"] | None,
-    ) -> Float[Tensor, "K A"]:
-        """Logits at some places over some ids.
-
-        Args:
-            ids: Sequences with mask ids at hidden places.
-            attend: False at padding; None when there is none.
-            rows: Flat positions b * S + s at which logits are wanted.
-            allowed: Ids over which they are wanted, in this order; None for every row of the vocabulary.
-        """
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -74,17 +53,6 @@ class Decoded:
 
 
 @dataclass(slots=True, eq=False)
-class _Run:
-    """What changes while a request is decoded."""
-
-    canvas: Canvas
-    is_target: tuple[Tensor, ...]
-    noise: Noise
-    observer: Callable[[Step], None] | None
-    num_forwards: int = 0
-
-
-@dataclass(slots=True, eq=False)
 class _Progress:
     """What changes while a segment is decoded."""
 
@@ -97,7 +65,7 @@ class _Progress:
 class ParallelDecoder:
     """Fills hidden places with what a denoiser predicts."""
 
-    def __init__(self, denoiser: Denoiser, mask_id: int) -> None:
+    def __init__(self, denoiser: Denoiser | QueryDenoiser, mask_id: int) -> None:
         """Keep the denoiser and the id that means hidden."""
         self.denoiser = denoiser
         self.mask_id = mask_id
@@ -111,47 +79,79 @@ class ParallelDecoder:
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         observer: Callable[[Step], None] | None = None,
     ) -> Decoded:
-        """Complete the canvas; segments are decoded in their order, each seeing those before it.
+        """Complete the canvas; see `decoding` for what is what."""
+        going = decoding(canvas, segments, mask_id=self.mask_id, generator=generator, observer=observer)
+        return drive(going, self.denoiser)
 
-        Ids that are no target never change. The canvas passed in is left as it was.
 
-        Args:
-            generator: One for the batch, or one per row, which makes a row's draws independent of its neighbours.
-                Greedy policies need none.
-            observer: Called after every step, for traces and for text shown as it appears.
+def decoding(
+    canvas: Canvas,
+    segments: Sequence[Segment],
+    *,
+    mask_id: int,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    observer: Callable[[Step], None] | None = None,
+) -> Decoding[Decoded]:
+    """Complete a canvas, asking for logits; segments are decoded in their order, each seeing those before it.
 
-        Raises:
-            RequestError: If a segment allows the mask id, guidance lacks unconditional ids, or shapes disagree.
-        """
-        self._check(canvas, segments)
-        state = _Run(
-            canvas=replace(canvas, ids=canvas.ids.clone()),
-            is_target=tuple(segment.is_target for segment in segments),
-            noise=Noise(generator),
-            observer=observer,
-        )
-        needs_length = torch.zeros(len(canvas.ids), dtype=torch.bool, device=canvas.ids.device)
+    Ids that are no target never change. The canvas passed in is left as it was.
+
+    Args:
+        mask_id: The id that means hidden.
+        generator: One for the batch, or one per row, which makes a row's draws independent of its neighbours.
+            Greedy policies need none.
+        observer: Called after every step, for traces and for text shown as it appears.
+
+    Raises:
+        RequestError: If a segment allows the mask id, guidance lacks unconditional ids, or shapes disagree; at once,
+            not when the first query is wanted.
+    """
+    _check(canvas, segments, mask_id)
+    state = _Run(
+        mask_id=mask_id,
+        canvas=replace(canvas, ids=canvas.ids.clone()),
+        is_target=tuple(segment.is_target for segment in segments),
+        noise=Noise(generator),
+        observer=observer,
+    )
+    return state.decode(segments)
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """A canvas that is being completed."""
+
+    mask_id: int
+    canvas: Canvas
+    is_target: tuple[Tensor, ...]
+    noise: Noise
+    observer: Callable[[Step], None] | None
+    num_forwards: int = 0
+
+    def decode(self, segments: Sequence[Segment]) -> Decoding[Decoded]:
+        """Decode one segment after the other."""
+        needs_length = torch.zeros(len(self.canvas.ids), dtype=torch.bool, device=self.canvas.ids.device)
         for index, segment in enumerate(segments):
-            is_stopped = self._decode_segment(state, index, segment)
+            is_stopped = yield from self._decode_segment(index, segment)
             if segment.stop_ids:
                 needs_length |= ~is_stopped
         return Decoded(
-            ids=state.canvas.ids,
-            attend=state.canvas.attend,
-            is_target={segment.name: mask for segment, mask in zip(segments, state.is_target, strict=True)},
+            ids=self.canvas.ids,
+            attend=self.canvas.attend,
+            is_target={segment.name: mask for segment, mask in zip(segments, self.is_target, strict=True)},
             finish_reasons=tuple("length" if cut else "stop" for cut in needs_length.tolist()),
-            num_forwards=state.num_forwards,
+            num_forwards=self.num_forwards,
             stop_ids={segment.name: segment.stop_ids for segment in segments},
         )
 
-    def _decode_segment(self, state: _Run, index: int, segment: Segment) -> Bool[Tensor, " B"]:
+    def _decode_segment(self, index: int, segment: Segment) -> Decoding[Bool[Tensor, " B"]]:
         """Decode the blocks of one segment; which rows met a stop id."""
         policy = segment.policy
-        places = locate(state.is_target[index])
+        places = locate(self.is_target[index])
         counts = places.is_valid.sum(dim=1).tolist()
         limits = [max(count, policy.max_len or 0) if count else 0 for count in counts]
         steps = [policy.block_steps(limit) for limit in limits]
-        given = state.canvas.ids.gather(1, places.columns) != self.mask_id
+        given = self.canvas.ids.gather(1, places.columns) != self.mask_id
         progress = _Progress(
             places=places,
             record=Record(
@@ -160,22 +160,23 @@ class ParallelDecoder:
                 torch.zeros_like(places.columns),
                 torch.zeros_like(given),
             ),
-            is_stopped=torch.zeros_like(state.canvas.ids[:, 0], dtype=torch.bool),
-            stop_id=torch.zeros_like(state.canvas.ids[:, 0]),
+            is_stopped=torch.zeros_like(self.canvas.ids[:, 0], dtype=torch.bool),
+            stop_id=torch.zeros_like(self.canvas.ids[:, 0]),
         )
         number = 0
         while True:
             if policy.max_len is not None:
-                self._grow(state, index, progress, number, segment)
+                self._grow(index, progress, number, segment)
             width = progress.places.columns.shape[1]
             block_len = policy.block_len or max(width, 1)
             start = number * block_len
             if start >= width:
                 return progress.is_stopped
-            self._decode_block(state, segment, progress, (number, start, min(start + block_len, width)), steps)
+            span = (start, min(start + block_len, width))
+            yield from self._decode_block(segment, progress, (index, number, span), steps)
             number += 1
 
-    def _grow(self, state: _Run, index: int, progress: _Progress, number: int, segment: Segment) -> None:
+    def _grow(self, index: int, progress: _Progress, number: int, segment: Segment) -> None:
         """Complete block `number` of the rows that have not stopped, by new hidden places."""
         policy = segment.policy
         assert policy.block_len is not None
@@ -185,53 +186,46 @@ class ParallelDecoder:
         num_new = (wanted - counts).clamp_min(0) * (counts > 0) * ~progress.is_stopped
         if not bool(num_new.any()):
             return
-        state.canvas, state.is_target = grow(state.canvas, state.is_target, index, num_new, self.mask_id)
-        progress.places = locate(state.is_target[index])
+        self.canvas, self.is_target = grow(self.canvas, self.is_target, index, num_new, self.mask_id)
+        progress.places = locate(self.is_target[index])
         added = progress.places.columns.shape[1] - progress.record.prob.shape[1]
         progress.record = Record(*(_widen(part, added) for part in progress.record.parts()))
 
     def _decode_block(
-        self, state: _Run, segment: Segment, progress: _Progress, where: tuple[int, int, int], steps: Sequence[int]
-    ) -> None:
-        """Decode one block of the rows that have hidden places in it; `where` is its number, start and stop."""
-        number, start, stop = where
+        self, segment: Segment, progress: _Progress, which: tuple[int, int, tuple[int, int]], steps: Sequence[int]
+    ) -> Decoding[None]:
+        """Decode one block of the rows with hidden places in it; `which` is the segment's and its number, its span."""
+        segment_index, number, (start, stop) = which
         places = progress.places.window(start, stop)
-        hidden = (state.canvas.ids.gather(1, places.columns) == self.mask_id) & places.is_valid
+        hidden = (self.canvas.ids.gather(1, places.columns) == self.mask_id) & places.is_valid
         num_masked = hidden.sum(dim=1).tolist()
-        live = [row for row, count in enumerate(num_masked) if count]
+        live = tuple(row for row, count in enumerate(num_masked) if count)
         if not live:
             return
         if segment.policy.compat == "published":
             start = 0  # places that earlier blocks left hidden compete with this one
+        where = Where(keys=live, segment_index=segment_index, number=number, span=(start, stop))
         plan = plan_block(
-            [num_masked[row] for row in live], [steps[row] for row in live], segment, state.canvas.ids.device
+            [num_masked[row] for row in live], [steps[row] for row in live], segment, self.canvas.ids.device
         )
-        block = self._open(state, segment, progress, (live, plan), (start, stop))
-        rows = torch.tensor(live, device=state.canvas.ids.device)
-        for index in range(block.plan.num_steps):
-            outcome = block.step(index)
+        block = self._open(segment, progress, plan, where)
+        rows = torch.tensor(live, device=self.canvas.ids.device)
+        for index in range(plan.num_steps):
+            outcome = yield from block.step(index)
             if outcome is None:
                 break
-            state.num_forwards += 1
-            if state.observer is not None:
-                _absorb(state, progress, block, rows, (start, stop))
-                state.observer(self._snapshot(state, progress, (segment.name, number, start), outcome, rows))
-        _absorb(state, progress, block, rows, (start, stop))
-        _fill_stopped(state, progress, stop)
+            self.num_forwards += 1
+            if self.observer is not None:
+                _absorb(self, progress, block, rows)
+                self.observer(self._snapshot(progress, block, outcome, rows))
+        _absorb(self, progress, block, rows)
+        _fill_stopped(self, progress, stop)
 
-    def _open(
-        self,
-        state: _Run,
-        segment: Segment,
-        progress: _Progress,
-        planned: tuple[Sequence[int], Plan],
-        span: tuple[int, int],
-    ) -> Block:
-        """The block of the live rows, as copies of the state; `planned` is those rows and their plan."""
-        live, plan = planned
-        canvas = state.canvas
-        rows = torch.tensor(live, device=canvas.ids.device)
-        places = progress.places.window(*span)
+    def _open(self, segment: Segment, progress: _Progress, plan: Plan, where: Where) -> Block:
+        """The block of the live rows, as copies of the state."""
+        canvas = self.canvas
+        rows = torch.tensor(where.keys, device=canvas.ids.device)
+        places = progress.places.window(*where.span)
         part = Places(places.columns[rows], places.is_valid[rows])
         live_canvas = Canvas(
             ids=canvas.ids[rows],
@@ -240,69 +234,65 @@ class ParallelDecoder:
             uncond_attend=None if canvas.uncond_attend is None else canvas.uncond_attend[rows],
         )
         return Block(
-            denoiser=self.denoiser,
+            where=where,
             mask_id=self.mask_id,
             segment=segment,
             canvas=live_canvas,
-            is_any_target=torch.stack(state.is_target).any(dim=0)[rows],
+            is_any_target=torch.stack(self.is_target).any(dim=0)[rows],
             places=part,
             plan=plan,
-            record=Record(*(part[rows, slice(*span)] for part in progress.record.parts())),
-            noise=state.noise.rows(live),
+            record=Record(*(part[rows, slice(*where.span)] for part in progress.record.parts())),
+            noise=self.noise.rows(where.keys),
             is_stopped=progress.is_stopped[rows],
             stop_id=progress.stop_id[rows],
             window=live_canvas.ids.gather(1, part.columns),
         )
 
-    def _snapshot(
-        self, state: _Run, progress: _Progress, block: tuple[str, int, int], outcome: Outcome, rows: Tensor
-    ) -> Step:
-        """The segment as it is now, on the CPU; `block` is the segment's name, the block's number and start."""
-        name, number, start = block
+    def _snapshot(self, progress: _Progress, block: Block, outcome: Outcome, rows: Tensor) -> Step:
+        """The segment as it is now, on the CPU."""
         places = progress.places
-        ids = state.canvas.ids.gather(1, places.columns).masked_fill(~places.is_valid, self.mask_id)
+        ids = self.canvas.ids.gather(1, places.columns).masked_fill(~places.is_valid, self.mask_id)
         changed = [torch.zeros_like(places.is_valid) for _ in range(2)]
         for whole, part in zip(changed, (outcome.is_committed, outcome.is_remasked), strict=True):
-            whole[rows, start : start + part.shape[1]] = part
+            whole[rows, slice(*block.where.span)] = part
         return Step(
-            index=state.num_forwards - 1,
-            segment=name,
-            block=number,
+            index=self.num_forwards - 1,
+            segment=block.segment.name,
+            block=block.where.number,
             ids=ids.cpu(),
             is_committed=changed[0].cpu(),
             is_remasked=changed[1].cpu(),
             prob=progress.record.prob.cpu(),
         )
 
-    def _check(self, canvas: Canvas, segments: Sequence[Segment]) -> None:
-        """Refuse what cannot be decoded."""
-        for other in (canvas.attend, canvas.uncond_ids, canvas.uncond_attend, *(item.is_target for item in segments)):
-            if other is not None and other.shape != canvas.ids.shape:
-                raise RequestError(
-                    f"ids are {tuple(canvas.ids.shape)}, but a companion is {tuple(other.shape)}; pad both"
-                )
-        for segment in segments:
-            policy, allowed = segment.policy, segment.allowed_ids
-            if policy.guidance_scale > 0 and canvas.uncond_ids is None:
-                raise RequestError(
-                    f"segment {segment.name!r} has guidance_scale {policy.guidance_scale}, but the canvas has no "
-                    "uncond_ids; pass them, or set guidance_scale to 0"
-                )
-            if policy.compat == "published":
-                continue
-            if allowed is None:
-                raise RequestError(f"segment {segment.name!r} allows every id, the mask id too; name the allowed ids")
-            if bool((allowed == self.mask_id).any()):
-                raise RequestError(f"segment {segment.name!r} allows the mask id {self.mask_id}; leave it out")
+
+def _check(canvas: Canvas, segments: Sequence[Segment], mask_id: int) -> None:
+    """Refuse what cannot be decoded."""
+    for other in (canvas.attend, canvas.uncond_ids, canvas.uncond_attend, *(item.is_target for item in segments)):
+        if other is not None and other.shape != canvas.ids.shape:
+            raise RequestError(f"ids are {tuple(canvas.ids.shape)}, but a companion is {tuple(other.shape)}; pad both")
+    for segment in segments:
+        policy, allowed = segment.policy, segment.allowed_ids
+        if policy.guidance_scale > 0 and canvas.uncond_ids is None:
+            raise RequestError(
+                f"segment {segment.name!r} has guidance_scale {policy.guidance_scale}, but the canvas has no "
+                "uncond_ids; pass them, or set guidance_scale to 0"
+            )
+        if policy.compat == "published":
+            continue
+        if allowed is None:
+            raise RequestError(f"segment {segment.name!r} allows every id, the mask id too; name the allowed ids")
+        if bool((allowed == mask_id).any()):
+            raise RequestError(f"segment {segment.name!r} allows the mask id {mask_id}; leave it out")
 
 
-def _absorb(state: _Run, progress: _Progress, block: Block, rows: Tensor, span: tuple[int, int]) -> None:
+def _absorb(state: _Run, progress: _Progress, block: Block, rows: Tensor) -> None:
     """Write a block's rows back."""
     state.canvas.ids[rows] = block.canvas.ids
     progress.is_stopped[rows] = block.is_stopped
     progress.stop_id[rows] = block.stop_id
     for whole, part in zip(progress.record.parts(), block.record.parts(), strict=True):
-        whole[rows, slice(*span)] = part
+        whole[rows, slice(*block.where.span)] = part
 
 
 def _fill_stopped(state: _Run, progress: _Progress, start: int) -> None:
