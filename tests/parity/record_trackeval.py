@@ -92,7 +92,7 @@ def main(folder: Path) -> None:
     card = {
         "source": f"trackeval {version('trackeval')} (PyPI, MIT), metrics.JAndF._compute_j and ._compute_f",
         "with": {name: version(name) for name in ("numpy", "opencv-python", "pycocotools", "scikit-image")},
-        "inputs": f"{NUM_MASKS} pairs (prediction, truth) in turn, bits of all masks row by row; sizes are rows, columns",
+        "inputs": f"{NUM_MASKS} pairs (prediction, truth) in turn, bits of a mask row by row; sizes are rows, columns",
         "kinds": list(KINDS),
         "changes": list(CHANGES),
         "seed": SEED,

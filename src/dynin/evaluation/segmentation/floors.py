@@ -1,0 +1,161 @@
+"""What scores are worth: predictions that know nothing of the sentence, and questions that cannot be answered.
+
+Enters: examples. Leaves: masks of a floor, or examples changed so that a model which reads them should fail. Does not
+know models.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import Bool
+
+from dynin.data.referring.example import ReferringExample
+from dynin.data.referring.source import ReferringSource, walk
+from dynin.errors import DataError
+from dynin.evaluation.segmentation.pair import told_pair
+
+Picture = TypeVar("Picture")
+Masks = Iterable[Bool[np.ndarray, "Y X"]]
+Predict = Callable[[ReferringExample], Masks]
+"""From an example to a mask for every frame, in time order."""
+
+
+def all_empty(example: ReferringExample) -> Iterator[Bool[np.ndarray, "Y X"]]:
+    """Nothing, in every frame."""
+    return (np.zeros((example.height, example.width), dtype=bool) for _ in range(len(example)))
+
+
+def all_foreground(example: ReferringExample) -> Iterator[Bool[np.ndarray, "Y X"]]:
+    """Everything, in every frame."""
+    return (np.ones((example.height, example.width), dtype=bool) for _ in range(len(example)))
+
+
+def truth(example: ReferringExample) -> Iterator[Bool[np.ndarray, "Y X"]]:
+    """The true masks, the ceiling of every score; DataError where they are not public."""
+    if example.read_mask is None:
+        raise DataError(f"{told_pair(example)}: its masks are not public; choose another split")
+    read_mask = example.read_mask
+    return (read_mask(index) for index in range(len(example)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnotherObject:
+    """A mask that is perfect for something else: the true track of another target of the same video.
+
+    Which one is drawn from the seed and the pair alone, with equal chances among the different tracks that are ever
+    visible, so that it does not depend on the order of examples. Pairs without a target and pairs whose video has no
+    other track are left out: `has` tells.
+    """
+
+    others: Mapping[tuple[str, str], ReferringExample]
+    """By video and sentence: the sentence whose track is shown instead."""
+
+    @classmethod
+    def of(cls, source: ReferringSource, seed: int) -> "AnotherObject":
+        """Choose for every pair of a source; every mask of it is read once for each sentence of its video."""
+        others: dict[tuple[str, str], ReferringExample] = {}
+        for index in range(len(source)):
+            examples = source.examples(index)
+            prints = [_print(example) for example in examples]
+            for number, example in enumerate(examples):
+                apart = {mark: other for mark, other in zip(prints, examples, strict=True) if mark != prints[number]}
+                tracks = [apart[mark] for mark in sorted(apart) if mark]
+                if tracks and prints[number]:
+                    rng = np.random.default_rng([seed, index, number])
+                    others[example.video, example.sentence_id] = tracks[rng.integers(len(tracks))]
+        return cls(others=others)
+
+    def has(self, example: ReferringExample) -> bool:
+        """Whether the video of a pair has another track."""
+        return (example.video, example.sentence_id) in self.others
+
+    def __call__(self, example: ReferringExample) -> Iterator[Bool[np.ndarray, "Y X"]]:
+        """The other track; DataError where there is none."""
+        if not self.has(example):
+            raise DataError(f"{told_pair(example)}: no other target in this video; leave this pair out")
+        return truth(self.others[example.video, example.sentence_id])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Changed:
+    """A source whose examples are changed one by one."""
+
+    source: ReferringSource
+    change: Callable[[ReferringExample], ReferringExample]
+
+    def __len__(self) -> int:
+        """Number of videos."""
+        return len(self.source)
+
+    def examples(self, index: int) -> list[ReferringExample]:
+        """The changed examples of a video."""
+        return [self.change(example) for example in self.source.examples(index)]
+
+
+def shuffle_sentences(source: ReferringSource, seed: int) -> Changed:
+    """Every sentence replaced by one of the same family about another video; frames and truth stay.
+
+    Every sentence is used exactly once. A model that looks at the sentence falls to the level of another object's
+    track; what it keeps above that level, it owes to something else than the sentence.
+
+    Raises:
+        DataError: If more than half of a family's sentences are about one video.
+    """
+    sentences: dict[tuple[str, str], str] = {}
+    families: dict[str, dict[str, list[ReferringExample]]] = {}
+    for example in walk(source):
+        families.setdefault(example.family, {}).setdefault(example.video, []).append(example)
+    for number, (family, videos) in enumerate(sorted(families.items())):
+        rng = np.random.default_rng([seed, number])
+        names = sorted(videos)
+        rng.shuffle(names)
+        ordered = [example for name in names for example in videos[name]]
+        step = max(map(len, videos.values()))  # so far that no sentence lands in its own video
+        if 2 * step > len(ordered):
+            raise DataError(
+                f"{step} of {len(ordered)} sentences of family {family!r} are about one video, so they cannot all "
+                "change places with sentences about others; take more videos"
+            )
+        far = int(rng.integers(step, len(ordered) - step + 1))
+        for place, example in enumerate(ordered):
+            sentences[example.video, example.sentence_id] = ordered[(place + far) % len(ordered)].sentence
+    return Changed(
+        source=source,
+        change=lambda example: replace(example, sentence=sentences[example.video, example.sentence_id]),
+    )
+
+
+def shuffle_frames(source: ReferringSource, seed: int) -> Changed:
+    """The frames of every video in a drawn order, with their truth; one order for all sentences of a video.
+
+    A sentence about motion can no longer be told from one about look-alikes at rest.
+    """
+    return Changed(source=source, change=lambda example: _frames_shuffled(example, seed))
+
+
+def _frames_shuffled(example: ReferringExample, seed: int) -> ReferringExample:
+    """An example with its frames in an order drawn from the seed and the name of its video; names stay in place."""
+    order = np.random.default_rng([seed, *example.video.encode()]).permutation(len(example)).tolist()
+    return replace(
+        example,
+        read_frame=_reordered(example.read_frame, order),
+        read_mask=example.read_mask and _reordered(example.read_mask, order),
+        read_foreground=example.read_foreground and _reordered(example.read_foreground, order),
+    )
+
+
+def _reordered(read: Callable[[int], Picture], order: Sequence[int]) -> Callable[[int], Picture]:
+    """A reader that finds at an index what another has at the place that the order names."""
+    return lambda index: read(order[index])
+
+
+def _print(example: ReferringExample) -> str:
+    """A mark of the true track, equal for equal tracks; empty where nothing is ever visible."""
+    digest, is_visible = hashlib.sha256(), False
+    for mask in truth(example):
+        digest.update(np.packbits(mask).tobytes())
+        is_visible = is_visible or bool(mask.any())
+    return digest.hexdigest() if is_visible else ""
