@@ -11,7 +11,8 @@ from toy_denoisers import ContextDenoiser
 from dynin.decoding.canvas import Canvas, Segment
 from dynin.decoding.commit import plan_remaining
 from dynin.decoding.decoder import Decoded, ParallelDecoder
-from dynin.decoding.policy import DecodingPolicy
+from dynin.decoding.parallel import EntropyBound, Factor, Joint, Threshold
+from dynin.decoding.policy import Ahead, DecodingPolicy
 from dynin.decoding.remask import LowConfidenceRemask, RemaskRule, VerifyRemask
 from dynin.decoding.trace import Trace
 
@@ -33,17 +34,31 @@ rules = st.one_of(
     ),
 )
 
+commits = st.one_of(
+    st.none(),
+    st.builds(Threshold, bar=st.floats(0.05, 1.0)),
+    st.builds(Factor, factor=st.floats(0.1, 5.0)),
+    st.builds(Joint, bar=st.floats(0.05, 1.0)),
+    st.builds(EntropyBound, bound=st.floats(0.0, 5.0)),
+)
+
 
 @st.composite
 def policies(draw: st.DrawFn, *, is_greedy: bool = False, rule: st.SearchStrategy[RemaskRule | None] = rules):
     """Any policy on a canvas that does not grow."""
+    block_len = draw(st.sampled_from([None, 1, 3, 4]))
+    threshold = draw(st.sampled_from([None, 0.3]))
     return DecodingPolicy(
         num_steps=draw(st.integers(1, 20)),
-        block_len=draw(st.sampled_from([None, 1, 3, 4])),
+        block_len=block_len,
         temperature=0.0 if is_greedy else draw(st.sampled_from([0.0, 1.0])),
         score=draw(st.sampled_from(["confidence", "margin", "entropy"] + ([] if is_greedy else ["random"]))),
         schedule=draw(st.sampled_from(["uniform", "cosine", "linear", "pow2", "sigmoid"])),
-        threshold=draw(st.sampled_from([None, 0.3])),
+        threshold=threshold,
+        commit=draw(commits) if threshold is None else None,
+        ahead=draw(st.one_of(st.none(), st.builds(Ahead, num_blocks=st.integers(1, 2), bar=st.floats(0.05, 1.0))))
+        if block_len
+        else None,
         noise_temperature=0.0 if is_greedy else draw(st.sampled_from([0.0, 2.0])),
         anneal=draw(st.sampled_from(["linear", "compound"])),
         defer_stops=draw(st.booleans()),
@@ -128,7 +143,8 @@ def test_a_sampled_row_with_its_own_generator_decodes_alone_as_in_a_batch(settin
 @settings(deadline=None, max_examples=12)
 def test_a_growing_row_decodes_alone_as_in_a_batch_and_keeps_its_suffix(setting, block_len, max_len, stops) -> None:
     canvas, target = setting
-    policy = DecodingPolicy(num_steps=2 * max_len, block_len=block_len, max_len=max_len)
+    ahead = Ahead(bar=0.3) if max_len % 2 else None
+    policy = DecodingPolicy(num_steps=2 * max_len, block_len=block_len, max_len=max_len, ahead=ahead)
     together = decode(canvas, target, policy, stop_ids=stops)
     for row in range(len(canvas.ids)):
         one = slice(row, row + 1)
@@ -146,7 +162,7 @@ def test_a_growing_row_decodes_alone_as_in_a_batch_and_keeps_its_suffix(setting,
 @settings(deadline=None, max_examples=15)
 def test_hiding_again_takes_as_many_calls_as_not_hiding(setting, policy, rule) -> None:
     canvas, target = setting
-    policy = replace(policy, threshold=None)
+    policy = replace(policy, threshold=None, commit=None, ahead=None)
     plain = decode(canvas, target, policy)
     again = decode(canvas, target, replace(policy, remask=rule))
     assert again.num_forwards == plain.num_forwards

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from dynin.decoding.canvas import Canvas, Places, Segment
 from dynin.decoding.commit import choose_best, noise_temperatures, plan_remaining
-from dynin.decoding.guidance import guide, pair_with_unconditional, step_scales
+from dynin.decoding.guidance import Resting, guide, pair_with_unconditional, step_scales
+from dynin.decoding.order import halton_ranks
+from dynin.decoding.parallel import Offer, entropy_of
 from dynin.decoding.query import Decoding, Query
 from dynin.decoding.remask import Committed
 from dynin.decoding.score import Noise, Proposal, chosen_prob, gumbel, log_score, propose
@@ -35,7 +37,9 @@ class Where:
     number: int
     """Blocks of the segment before this one."""
     span: tuple[int, int]
-    """Ordinals [start, stop) of the segment's places."""
+    """Ordinals [start, stop) of the segment's places, those of later blocks that are looked at included."""
+    num_own: int
+    """How many of them belong to the block itself."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,11 +137,14 @@ class Block:
     """The id that stopped each row, where one did."""
     window: Int[Tensor, "B W"]
     """Ids at the places."""
+    resting: Resting | None = None
+    """What was said without condition last, where guidance does not ask at every step."""
 
     def step(self, index: int) -> Decoding[Outcome | None]:
         """One query and what follows from its answer; None, without a query, when nothing is hidden."""
         policy = self.segment.policy
         is_masked = (self.window == self.mask_id) & self.places.is_valid
+        is_masked &= is_masked[:, : self.where.num_own].any(dim=1, keepdim=True)
         place = is_masked.flatten().nonzero().squeeze(1)
         if len(place) == 0:
             return None
@@ -159,7 +166,9 @@ class Block:
         if policy.remask is not None:
             view = self._committed(index, is_masked)
             is_remasked = policy.remask.choose(view, support, self.plan.remaining[:, index + 1])
-        is_committed = self._choose(index, place, proposal, is_masked.sum(dim=1) + is_remasked.sum(dim=1))
+        num_open = is_masked[:, : self.where.num_own].sum(dim=1) + is_remasked.sum(dim=1)
+        is_committed = self._choose(index, place, proposal, num_open)
+        is_committed |= self._trusted(is_masked, place, proposal, logits[: len(place)])
         self._write(place, proposal, is_committed, is_remasked)
         if self.segment.stop_ids:
             self._stop()
@@ -167,8 +176,10 @@ class Block:
 
     def _committed(self, index: int, is_masked: Bool[Tensor, "B W"]) -> Committed:
         """What a rule sees before a step; rows with nothing hidden are left out, as they are when decoded alone."""
+        is_open = self.record.is_open & ~is_masked & is_masked.any(dim=1, keepdim=True)
+        is_open[:, self.where.num_own :] = False
         return Committed(
-            is_open=self.record.is_open & ~is_masked & is_masked.any(dim=1, keepdim=True),
+            is_open=is_open,
             prob=self.record.prob,
             times=self.record.times,
             checks=self.record.checks,
@@ -209,13 +220,19 @@ class Block:
         position = row * length + self.places.columns.flatten()[place]
         if canvas.uncond_ids is None or not self.plan.is_guided[index]:
             return (yield self._query(index, canvas.ids, canvas.attend, position))
+        scale = self.plan.scale[row, index]
+        if self.resting is not None and self.resting.covers(index, place):
+            alone = yield self._query(index, canvas.ids, canvas.attend, position)
+            return guide(alone, self.resting.at(place), scale)
         ids = pair_with_unconditional(canvas.ids, canvas.uncond_ids, self.is_any_target)
         attend = None
         if canvas.attend is not None or canvas.uncond_attend is not None:
             first = torch.ones_like(canvas.ids, dtype=torch.bool) if canvas.attend is None else canvas.attend
             attend = torch.cat([first, first if canvas.uncond_attend is None else canvas.uncond_attend])
         both = yield self._query(index, ids, attend, torch.cat([position, position + batch * length]))
-        return guide(both[: len(place)], both[len(place) :], self.plan.scale[row, index])
+        if self.segment.policy.guidance_every > 1:
+            self.resting = Resting(index, self.segment.policy.guidance_every, place, both[len(place) :])
+        return guide(both[: len(place)], both[len(place) :], scale)
 
     def _query(
         self, index: int, ids: Int[Tensor, "B2 S"], attend: Bool[Tensor, "B2 S"] | None, rows: Int[Tensor, " K2"]
@@ -234,6 +251,7 @@ class Block:
             step=index,
             span=self.where.span,
             window=self.places,
+            refresh=self.segment.policy.refresh,
         )
 
     def _choose(
@@ -252,10 +270,32 @@ class Block:
             quota = self.plan.remaining[:, index] - self.plan.remaining[:, index + 1]
         else:
             quota = (num_open - self.plan.remaining[:, index + 1]).clamp_min(1)
-        chosen = choose_best(self._spread(place, score, -torch.inf), quota)
+        spread = self._spread(place, score, -torch.inf)
+        if policy.order is not None and self.segment.grid is not None:
+            rank = torch.tensor(halton_ranks(self.segment.grid), dtype=spread.dtype, device=spread.device)
+            spread = torch.where(spread > -torch.inf, -rank[slice(*self.where.span)], spread)
+        spread[:, self.where.num_own :] = -torch.inf
+        return choose_best(spread, quota)
+
+    def _trusted(
+        self, is_masked: Bool[Tensor, "B W"], place: Int[Tensor, " K"], proposal: Proposal, logits: Float[Tensor, "K A"]
+    ) -> Bool[Tensor, "B W"]:
+        """Which places to commit beyond the plan, in this block and in those looked at ahead."""
+        policy, num_own = self.segment.policy, self.where.num_own
+        prob = self._spread(place, proposal.prob, -1.0)
+        trusted = torch.zeros_like(is_masked)
         if policy.threshold is not None:
-            chosen |= self._spread(place, proposal.prob, -1.0) >= policy.threshold
-        return chosen
+            trusted = prob >= policy.threshold
+        if policy.commit is not None:
+            needs_entropy = policy.commit.needs_entropy
+            entropy = self._spread(place, entropy_of(logits), 0.0) if needs_entropy else torch.zeros_like(prob)
+            trusted = policy.commit.choose(
+                Offer(is_masked[:, :num_own], prob[:, :num_own], entropy[:, :num_own].to(prob.dtype))
+            )
+            trusted = torch.nn.functional.pad(trusted, (0, is_masked.shape[1] - num_own))
+        if policy.ahead is not None:
+            trusted[:, num_own:] = prob[:, num_own:] >= policy.ahead.bar
+        return trusted
 
     def _write(self, place: Int[Tensor, " K"], proposal: Proposal, is_committed: Tensor, is_remasked: Tensor) -> None:
         """Put committed ids in and mask ids back, in the window, the canvas and the record."""

@@ -44,6 +44,9 @@ class Segment:
     policy: DecodingPolicy
     stop_ids: tuple[int, ...] = field(default=())
     """Ids that end the segment; they must be allowed to have an effect."""
+    grid: tuple[int, ...] | None = None
+    """Shape in which its places lie in every row, such as (Y, X) or (T, Y, X), the last fastest; None where they lie
+    in no grid. Orders of revealing need it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,6 +11,7 @@ row ended, and the number of denoiser calls. Does not know models, tokenizers or
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Literal
 
 import torch
@@ -182,7 +183,8 @@ class _Run:
         assert policy.block_len is not None
         assert policy.max_len is not None
         counts = progress.places.is_valid.sum(dim=1)
-        wanted = min((number + 1) * policy.block_len, policy.max_len)
+        num_ahead = policy.ahead.num_blocks if policy.ahead else 0
+        wanted = min((number + 1 + num_ahead) * policy.block_len, policy.max_len)
         num_new = (wanted - counts).clamp_min(0) * (counts > 0) * ~progress.is_stopped
         if not bool(num_new.any()):
             return
@@ -204,7 +206,11 @@ class _Run:
             return
         if segment.policy.compat == "published":
             start = 0  # places that earlier blocks left hidden compete with this one
-        where = Where(keys=live, segment_index=segment_index, number=number, span=(start, stop))
+        num_own = stop - start
+        if segment.policy.ahead is not None and segment.policy.block_len is not None:
+            stop += segment.policy.ahead.num_blocks * segment.policy.block_len
+            stop = min(stop, progress.places.columns.shape[1])
+        where = Where(keys=live, segment_index=segment_index, number=number, span=(start, stop), num_own=num_own)
         plan = plan_block(
             [num_masked[row] for row in live], [steps[row] for row in live], segment, self.canvas.ids.device
         )
@@ -278,12 +284,25 @@ def _check(canvas: Canvas, segments: Sequence[Segment], mask_id: int) -> None:
                 f"segment {segment.name!r} has guidance_scale {policy.guidance_scale}, but the canvas has no "
                 "uncond_ids; pass them, or set guidance_scale to 0"
             )
+        if policy.order is not None:
+            _check_grid(segment)
         if policy.compat == "published":
             continue
         if allowed is None:
             raise RequestError(f"segment {segment.name!r} allows every id, the mask id too; name the allowed ids")
         if bool((allowed == mask_id).any()):
             raise RequestError(f"segment {segment.name!r} allows the mask id {mask_id}; leave it out")
+
+
+def _check_grid(segment: Segment) -> None:
+    """Refuse an order of places that lie in no grid, or in another."""
+    counts = segment.is_target.sum(dim=1)
+    wanted = prod(segment.grid or (0,))
+    if segment.grid is None or bool(((counts != wanted) & (counts > 0)).any()):
+        raise RequestError(
+            f"segment {segment.name!r} has order {segment.policy.order!r} and grid {segment.grid}, but "
+            f"{counts.tolist()} places; give a grid of as many cells in every row, or set order to None"
+        )
 
 
 def _absorb(state: _Run, progress: _Progress, block: Block, rows: Tensor) -> None:

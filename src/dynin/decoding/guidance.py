@@ -4,6 +4,8 @@ Enters: logits with and without the condition. Leaves: guided logits, and when g
 Does not know what the condition was.
 """
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -20,6 +22,30 @@ def guide(
     weight = scale[:, None].to(conditional.dtype)
     guided = unconditional + (weight + 1.0) * (conditional - unconditional)
     return torch.where(weight > 0, guided, conditional)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Resting:
+    """What a network said without condition at some step, for the steps that do not ask it again.
+
+    Source:
+        Reuse of the unconditional branch over neighbouring steps; compare the guidance intervals of arXiv:2404.07724.
+    """
+
+    step: int
+    every: int
+    """Steps from one question to the next."""
+    place: Int[Tensor, " K"]
+    logits: Float[Tensor, "K A"]
+
+    def covers(self, step: int, place: Int[Tensor, " L"]) -> bool:
+        """Whether a step is not due to ask, and all its places were among those asked then."""
+        return step < self.step + self.every and bool(torch.isin(place, self.place).all())
+
+    def at(self, place: Int[Tensor, " L"]) -> Float[Tensor, "L A"]:
+        """The logits of some of its places, in any order."""
+        order = self.place.argsort()
+        return self.logits[order[torch.searchsorted(self.place[order], place)]]
 
 
 def step_scales(num_steps: int, scale: float, interval: tuple[float, float]) -> tuple[float, ...]:

@@ -7,10 +7,36 @@ Does not know ids or vocabularies.
 import math
 from dataclasses import dataclass
 
+from dynin.decoding.order import ORDER_NAMES
+from dynin.decoding.parallel import CommitRule
+from dynin.decoding.refresh import Refresh
 from dynin.decoding.remask import RemaskRule
 from dynin.decoding.score import SCORE_NAMES
 from dynin.diffusion.schedule import require_schedule
 from dynin.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ahead:
+    """The blocks behind the one that is decoded are proposed too, and what is sure enough is revealed before its turn.
+
+    Every one costs its places in each pass; on hardware where passes are bound by reading weights that is next to
+    nothing.
+
+    Source:
+        d3LLM's multi-block decoding and D2F, arXiv:2508.09192, here without training for it.
+    """
+
+    num_blocks: int = 1
+    bar: float = 0.95
+    """Probability that a proposal there must reach."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.num_blocks < 1:
+            raise ConfigError(f"num_blocks is {self.num_blocks}; look at least 1 block ahead, or leave `ahead` out")
+        if not 0.0 < self.bar <= 1.0:
+            raise ConfigError(f"bar is {self.bar}; expected a probability in (0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,12 +56,24 @@ class DecodingPolicy:
     """Weight w of classifier-free guidance; 0 makes no unconditional pass."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     """Guidance acts while the share of a block's steps already done lies in [first, second)."""
+    guidance_every: int = 1
+    """Without condition the network is asked at every so many steps of a block; in between, guidance takes what it said
+    last."""
     score: str = "confidence"
     """How proposals are rated: "confidence", "margin", "entropy" or "random"."""
     schedule: str = "uniform"
     """How many places are revealed per step: "uniform", or a mask-ratio schedule of `diffusion.schedule`."""
+    order: str | None = None
+    """"halton" reveals the places of a grid in that order, as many as planned, whatever their score; None: by score."""
     threshold: float | None = None
-    """Reveal, beyond the step's quota, every proposal whose probability reaches this; saves steps."""
+    """Reveal, beyond the step's quota, every proposal whose probability reaches this; saves steps.
+    The same as `commit=Threshold(bar=...)`."""
+    commit: CommitRule | None = None
+    """Reveals, beyond the step's quota, what it trusts together; None reveals what is planned."""
+    ahead: Ahead | None = None
+    """Looks into the next blocks; None decodes one at a time."""
+    refresh: Refresh | None = None
+    """When a network that remembers keys and values computes everything anew; None: at every pass, which is exact."""
     noise_temperature: float = 0.0
     """Gumbel noise on the logarithm of the score when choosing what to reveal, annealed over the steps."""
     anneal: str = "linear"
@@ -75,8 +113,38 @@ class DecodingPolicy:
             raise ConfigError(f"guidance_interval is {self.guidance_interval}; expected 0 <= first < second <= 1")
         if self.threshold is not None and not 0.0 < self.threshold <= 1.0:
             raise ConfigError(f"threshold is {self.threshold}; it must be in (0, 1]")
-        if self.compat == "published" and (self.remask or self.threshold is not None or self.max_len is not None):
-            raise ConfigError("compat 'published' knows neither remask, threshold nor max_len; leave them unset")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Refuse fields that contradict each other."""
+        extras = {
+            "remask": self.remask,
+            "threshold": self.threshold,
+            "max_len": self.max_len,
+            "commit": self.commit,
+            "ahead": self.ahead,
+            "order": self.order,
+        }
+        if self.compat == "published" and any(value is not None for value in extras.values()):
+            given = ", ".join(f"{name} {value}" for name, value in extras.items() if value is not None)
+            raise ConfigError(f"compat 'published' knows no {given}; leave it unset")
+        if self.threshold is not None and self.commit is not None:
+            raise ConfigError(f"threshold {self.threshold} and commit {self.commit} both say what to reveal; keep one")
+        if self.order is not None and self.order not in ORDER_NAMES:
+            raise ConfigError(f"unknown order {self.order!r}; expected one of {', '.join(ORDER_NAMES)}, or None")
+        if self.order is not None and self.noise_temperature > 0:
+            raise ConfigError(
+                f"order {self.order!r} is fixed, but noise_temperature {self.noise_temperature} would shuffle it; "
+                "set one of them"
+            )
+        if self.ahead is not None and self.block_len is None:
+            raise ConfigError(f"{self.ahead} needs blocks, but block_len is None; set it, or leave `ahead` out")
+        if self.guidance_every < 1:
+            raise ConfigError(f"guidance_every is {self.guidance_every}; it must be at least 1")
+        if self.guidance_every > 1 and self.guidance_scale == 0:
+            raise ConfigError(
+                f"guidance_every is {self.guidance_every}, but guidance_scale is 0, which guides nothing; set one"
+            )
 
     def block_steps(self, num_places: int) -> int:
         """Steps per block of a segment that has (or may grow to) so many places."""

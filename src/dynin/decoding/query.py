@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dynin.decoding.canvas import Places
+from dynin.decoding.refresh import Refresh
 
 Result = TypeVar("Result")
 
@@ -49,6 +50,8 @@ class Query:
     """Ordinals [start, stop) of the segment's places that the block may fill."""
     window: Places
     """The columns of those places in the live rows, R rows of them; guided rows have theirs at the same columns."""
+    refresh: Refresh | None = None
+    """When everything is computed anew, by a denoiser that remembers keys and values; None for always."""
 
 
 Decoding = Generator[Query, Float[Tensor, "K A"], Result]

@@ -189,11 +189,11 @@ class CachedDenoiser:
         names = [note.key for note in cached]
         if len(names) != len(ids) or len(set(names)) != len(names):
             raise ValueError(f"{len(ids)} rows with keys {names}; expected a key of its own for each")
-        weight = self._model.blocks[0].attention.key.weight  # type: ignore[union-attr]
+        dtype = self._model.embed.weight.dtype
         known = {name: row for row, name in enumerate(memory.names)}
         others = [name for name in memory.names if name not in set(names)]
         width = max(ids.shape[1], 0 if memory.ids is None else memory.ids.shape[1])
-        needed = cache_bytes(config, len(names) + len(others), width, weight.dtype)
+        needed = cache_bytes(config, len(names) + len(others), width, dtype)
         if self._max_bytes is not None and needed > self._max_bytes:
             raise RequestError(
                 f"{len(names) + len(others)} sequences of {width} positions take {needed} bytes of keys and values, "
@@ -204,7 +204,7 @@ class CachedDenoiser:
             memory.ids = torch.full(shape, _UNSEEN, dtype=ids.dtype, device=ids.device)
             for parts in (memory.keys, memory.values):
                 parts += [
-                    torch.zeros(*shape, config.num_kv_heads, config.head_dim, dtype=weight.dtype, device=ids.device)
+                    torch.zeros(*shape, config.num_kv_heads, config.head_dim, dtype=dtype, device=ids.device)
                     for _ in range(config.num_layers)
                 ]
             memory.num_passes, memory.drift = [-1] * len(names), [0.0] * len(names)
