@@ -118,12 +118,24 @@ class Transformer(nn.Module):
             bidirectional, as its generation code does through the bias.
         """
         seen = usable(attend if documents is None else within(documents, attend))
+        return self.states(self.embed(ids), seen, positions)
+
+    def states(
+        self,
+        x: Float[Tensor, "B S D"],
+        seen: Bool[Tensor, "B *Q S"] | None,
+        positions: Int[Tensor, "B S"] | None = None,
+    ) -> Float[Tensor, "B S D"]:
+        """The same from embeddings, some of which may come from elsewhere than the table.
+
+        Args:
+            seen: Which columns each row, or each query, may attend to, one at least; see `nn.attention.usable`.
+        """
         head_dim, theta = self.config.head_dim, self.config.rope_theta
         if positions is None:
-            table = rotary_table(ids.shape[1], head_dim, theta, ids.device)
+            table = rotary_table(x.shape[1], head_dim, theta, x.device)
         else:
             table = table_at(positions, head_dim, theta)
-        x = self.embed(ids)
         for block in self.blocks:
             x = block(x, table, seen)
         return self.norm(x)

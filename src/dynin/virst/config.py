@@ -4,6 +4,7 @@ Enters: values read by `dynin.config`. Leaves: frozen, checked settings. Does no
 and of the mask branch are not settings: the parts say them, and the fusions are built to fit.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -109,15 +110,22 @@ class BackboneConfig:
     kind: Literal["dynin", "videochat"] = "dynin"
     start: str = ""
     """The model that it starts from, a folder or hub id; empty takes the one that ships with the code."""
-    is_random: bool = False
-    """Random weights instead of the start's, with its sizes and tokenizers; for tests alone."""
+    frame_px: int = 0
+    """Side of the frames that it sees; 0 takes that of the start."""
+    network: Mapping[str, int] = field(default_factory=dict)
+    """Sizes of a network with random weights that takes the start's place, such as num_layers = 2, and learns as a
+    whole; for tests alone. Ids and tokenizers stay the start's."""
     lora: LoraConfig = field(default_factory=lambda: LoraConfig(rank=16, alpha=16.0))
-    """What learns beside its frozen matrices; rank 0 for nothing."""
+    """What learns beside the frozen matrices of the start; rank 0 for nothing."""
 
     def __post_init__(self) -> None:
-        """ConfigError for a rank below 0."""
+        """ConfigError for numbers below what they must be, or two ways to learn."""
         if self.lora.rank < 0:
             raise ConfigError(f"setting 'backbone.lora.rank' is {self.lora.rank}; expected 0 (no adapters) or more")
+        if self.frame_px < 0:
+            raise ConfigError(f"setting 'backbone.frame_px' is {self.frame_px}; expected 0 (the start's) or more")
+        if self.network and self.lora.rank:
+            raise ConfigError("settings 'backbone.network' and 'backbone.lora.rank' are both given; one of them learns")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

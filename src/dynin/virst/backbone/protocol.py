@@ -138,3 +138,7 @@ class Backbone(Protocol):
         The others come with the model that it starts from, and stay as they are.
         """
         ...
+
+    def origin(self) -> str:
+        """Tells the model that it starts from, by content; what VIRST learned fits that one alone."""
+        ...
