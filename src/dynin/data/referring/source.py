@@ -5,11 +5,12 @@ on disk, worlds or networks.
 """
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from dynin.data.referring.example import ReferringExample
 
 
+@runtime_checkable
 class ReferringSource(Protocol):
     """Videos or pictures by index; nothing of a video is read before it is asked for."""
 
