@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dynin.config import suggest
 from dynin.data.example import Example
+from dynin.decoding.policy import DecodingPolicy
 from dynin.decoding.remask import LowConfidenceRemask, RemaskRule, VerifyRemask
 from dynin.errors import RequestError
 from dynin.evaluation import report
@@ -21,6 +22,7 @@ from dynin.evaluation.report import Score
 from dynin.evaluation.suite import SUITE, Row
 from dynin.media.image import from_pil, to_pil
 from dynin.pipeline.dynin import Dynin
+from dynin.pipeline.presets import PRESET_NAMES
 from dynin.pipeline.request import Request
 from dynin.pipeline.result import Result
 from dynin.types import Modality
@@ -46,6 +48,8 @@ class Wanted:
     rows: Sequence[str] = tuple(SUITE)
     steps: int | None = None
     guidance: float | None = None
+    preset: str | None = None
+    """exact, balanced or fast; None takes what `generate` takes, as in `Request`."""
     remask: Remask = "policy"
     """Which rule hides committed places again, at the same number of denoiser calls: "policy" keeps the model's own."""
 
@@ -54,6 +58,8 @@ class Wanted:
         unknown = sorted(set(self.rows) - set(SUITE))
         if unknown:
             raise RequestError(f"unknown figure {unknown[0]!r}{suggest(unknown[0], SUITE)}")
+        if self.preset is not None and self.preset not in PRESET_NAMES:
+            raise RequestError(f"unknown preset {self.preset!r}{suggest(self.preset, PRESET_NAMES)}")
         if self.limit < 1:
             raise RequestError(f"limit is {self.limit}; give at least 1 example a task")
 
@@ -87,9 +93,12 @@ def evaluate(
         score = row.judge(pairs)
         beside = {**score.beside, **row.ceiling(pairs, partial(_retold, model))}
         beside["forwards"] = sum(result.num_forwards for _, result in pairs) / len(pairs)
+        beside["tokens_per_forward"] = sum(result.num_tokens / result.num_forwards for _, result in pairs) / len(pairs)
         scores[name] = replace(score, beside=beside)
         if output is not None:
-            settings = {name: getattr(wanted, name) for name in ("seed", "limit", "steps", "guidance", "remask")}
+            settings = {
+                name: getattr(wanted, name) for name in ("seed", "limit", "steps", "guidance", "preset", "remask")
+            }
             report.write(output, scores, {**settings, **(about or {})})
     return scores
 
@@ -111,8 +120,13 @@ def with_remask(model: Dynin, remask: Remask) -> Dynin:
     """The same model with another rule for hiding committed places again."""
     if remask == "policy":
         return model
-    policies = {modality: replace(policy, remask=RULES[remask]) for modality, policy in model.policies.items()}
-    return replace(model, policies=policies)
+    rule = RULES[remask]
+
+    def changed(table: Mapping[str, DecodingPolicy]) -> dict[str, DecodingPolicy]:
+        return {name: replace(policy, remask=rule) for name, policy in table.items()}
+
+    tables = {preset: changed(table) for preset, table in model.presets.tables.items()}
+    return replace(model, policies=changed(model.policies), presets=replace(model.presets, tables=tables))
 
 
 def _examples(row: Row, wanted: Wanted) -> Iterator[Example]:
@@ -145,6 +159,7 @@ def _fulfil(
             seed=wanted.seed + number,
             steps=wanted.steps,
             guidance=wanted.guidance,
+            preset=wanted.preset,
             size=size_px,
         )
         for number, example in enumerate(examples, start=num_done)

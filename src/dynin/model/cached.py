@@ -127,6 +127,8 @@ class CachedDenoiser:
         self._memory = _Memory()
         self.num_columns = 0
         """Columns computed so far, over all passes."""
+        self.last_columns: Int[Tensor, " B"] = torch.zeros(0, dtype=torch.int64)
+        """Columns computed in each row by the last pass, on the CPU."""
 
     def __call__(
         self,
@@ -147,7 +149,7 @@ class CachedDenoiser:
         """
         model = self._model
         if cached is None:
-            self.num_columns += ids.numel()
+            self._note(torch.full((len(ids),), ids.shape[1]))
             return model.head(model.hidden(ids, attend).flatten(0, 1)[rows], allowed).float()
         self._open(ids, cached)
         memory = self._memory
@@ -222,6 +224,11 @@ class CachedDenoiser:
             if is_due[row]:
                 self._memory.drift[row] = 0.0
 
+    def _note(self, columns: Int[Tensor, " B"]) -> None:
+        """Keep the columns that a pass computed in each row."""
+        self.last_columns = columns
+        self.num_columns += int(columns.sum())
+
     # ---- passes ---------------------------------------------------------------------------------------------------
 
     def _full(self, ids: Int[Tensor, "B S"], attend: Bool[Tensor, "B S"] | None) -> Float[Tensor, "B S D"]:
@@ -245,7 +252,7 @@ class CachedDenoiser:
         assert memory.ids is not None
         memory.ids[:batch, :length] = ids
         memory.ids[:batch, length:] = _UNSEEN
-        self.num_columns += ids.numel()
+        self._note(torch.full((batch,), length))
         return model.norm(x)
 
     def _partial(
@@ -295,7 +302,7 @@ class CachedDenoiser:
                 0.0 if due else drift + new
                 for due, drift, new in zip(is_due, memory.drift, moved.tolist(), strict=False)
             ]
-        self.num_columns += len(index)
+        self._note(is_active.sum(dim=1).cpu())
         return model.norm(x)[0, torch.searchsorted(index, rows)]
 
     def _active(

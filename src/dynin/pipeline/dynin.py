@@ -22,9 +22,10 @@ from dynin.decoding.trace import Step
 from dynin.errors import RequestError
 from dynin.media.image import to_pil
 from dynin.model.transformer import Transformer
-from dynin.pipeline.denoiser import TransformerDenoiser
+from dynin.pipeline.denoiser import Effort, PolicyDenoiser
 from dynin.pipeline.picture_size import growth, largest_px, lengths_at, require_size
-from dynin.pipeline.policies import POLICIES, adjust, for_redo, limit, policy_of
+from dynin.pipeline.policies import POLICIES, adjust, for_redo, grid_of, limit, policy_of
+from dynin.pipeline.presets import NONE, PRESETS, Presets
 from dynin.pipeline.redo import Opened, Redo, RedoBox, parse_redo
 from dynin.pipeline.request import Request, Wishes, check_correctable, read_value
 from dynin.pipeline.result import ENDED, HIDDEN, Result, Snapshot
@@ -70,7 +71,9 @@ class Dynin:
     vocabulary: Vocabulary
     tasks: Mapping[str, Task]
     policies: Mapping[str, DecodingPolicy]
-    """By modality, or by task and modality; see `policies.policy_of`."""
+    """By modality, or by task and modality; see `policies.policy_of`. These are what the preset "exact" means."""
+    presets: Presets = NONE
+    """The others, and which is taken where a request names none."""
 
     @classmethod
     def assemble(cls, model: Transformer, tokenizers: Tokenizers, vocabulary: Vocabulary) -> "Dynin":
@@ -81,6 +84,7 @@ class Dynin:
             vocabulary=vocabulary,
             tasks=TABLES[vocabulary.name],
             policies=POLICIES[vocabulary.name],
+            presets=PRESETS[vocabulary.name],
         )
 
     def generate(
@@ -91,7 +95,8 @@ class Dynin:
         Args:
             prompt: What to make, a question, or an instruction.
             on_step: Called after every network call with the target as it is then.
-            wishes: image, audio, video, to, seed, steps, guidance, thinking, redo, style, size, trace; see `Request`.
+            wishes: image, audio, video, to, seed, steps, guidance, preset, thinking, redo, style, size, trace; see
+                `Request`.
 
         Raises:
             RequestError: If the request is ambiguous, impossible or too long; the message lists the choices.
@@ -111,18 +116,25 @@ class Dynin:
         Args:
             on_step: Sees the first request only.
         Raises:
-            RequestError: If a request cannot be fulfilled, or the requests differ in task, steps, guidance or size.
+            RequestError: If a request cannot be fulfilled, or the requests differ in task, steps, guidance, preset or
+                size.
         """
         started = time.monotonic()
         jobs = [self._prepare(request) for request in requests]
-        keys = {(job.task.name, job.request.steps, job.request.guidance, job.request.size) for job in jobs}
+        keys = {
+            (job.task.name, job.request.steps, job.request.guidance, job.request.preset, job.request.size)
+            for job in jobs
+        }
         if len(keys) != 1 or (len(jobs) > 1 and any(job.redo for job in jobs)):
             raise RequestError(f"requests of one batch differ: {sorted(map(str, keys))}; run them one by one")
         traces: list[list[Snapshot]] = [[] for _ in jobs]
-        decoded = self._decode(jobs, self._watch(jobs, traces, on_step))
+        denoiser = PolicyDenoiser(self.model)
+        decoded = self._decode(jobs, denoiser, self._watch(jobs, traces, on_step))
+        results = [self._finish(job, row, decoded, denoiser.effort(row)) for row, job in enumerate(jobs)]
+        seconds = time.monotonic() - started
         return [
-            replace(self._finish(job, row, decoded), seconds=time.monotonic() - started, trace=_kept(job, traces[row]))
-            for row, job in enumerate(jobs)
+            replace(result, seconds=seconds, trace=_kept(job, trace))
+            for job, result, trace in zip(jobs, results, traces, strict=True)
         ]
 
     # ---- request to row ---------------------------------------------------------------------------------------------
@@ -157,7 +169,7 @@ class Dynin:
         sequence = self._lay_out(task, given, opened, lengths_at(task, request.size, cell_px))
         chosen = {
             modality: adjust(
-                policy_of(self.policies, task.name, modality),
+                self._policy(request, task.name, modality),
                 steps=request.steps,
                 guidance=request.guidance,
                 growth=growth(task, request.size, cell_px) if modality == Modality.IMAGE else 1.0,
@@ -168,6 +180,15 @@ class Dynin:
             chosen = {modality: for_redo(policy) for modality, policy in chosen.items()}
         policies = self._fit(sequence, chosen, is_sized=request.size is not None)
         return _Job(request=request, sequence=sequence, policies=policies, redo=redo, original=original)
+
+    def _policy(self, request: Request, task: str, modality: Modality) -> DecodingPolicy:
+        """What the request's preset says of a target; a request that says how many steps it wants gets the exact ones.
+
+        Raises:
+            RequestError: If the model has no such preset.
+        """
+        preset = request.preset or ("exact" if request.steps is not None else self.presets.default(task, modality))
+        return self.presets.policy(preset, task, modality) or policy_of(self.policies, task, modality)
 
     def _require_style(self, task: Task, style: str | None) -> None:
         """RequestError for a style that nothing will speak in, before anything slow."""
@@ -221,7 +242,7 @@ class Dynin:
 
     # ---- row to row -------------------------------------------------------------------------------------------------
 
-    def _decode(self, jobs: Rows[_Job], observer: Callable[[Step], None] | None) -> Decoded:
+    def _decode(self, jobs: Rows[_Job], denoiser: PolicyDenoiser, observer: Callable[[Step], None] | None) -> Decoded:
         """Fill the hidden places of all rows."""
         device = self.model.embed.weight.device
         batch = stack([job.sequence for job in jobs], pad_id=self.vocabulary.pad_id).to(device)
@@ -229,7 +250,7 @@ class Dynin:
         uncond_ids = self._unconditional(jobs).to(device) if is_guided else None
         canvas = Canvas(ids=batch.ids, attend=None if bool(batch.attend.all()) else batch.attend, uncond_ids=uncond_ids)
         segments = [self._segment(jobs, batch, modality) for modality in jobs[0].task.targets]
-        decoder = ParallelDecoder(TransformerDenoiser(self.model), self.vocabulary["mask"])
+        decoder = ParallelDecoder(denoiser, self.vocabulary["mask"])
         generators = [torch.Generator(device).manual_seed(job.request.seed) for job in jobs]  # where noise is wanted
         return decoder.run(canvas, segments, generator=generators, observer=observer)
 
@@ -238,9 +259,11 @@ class Dynin:
         ends = () if jobs[0].redo else jobs[0].task.ends.get(modality, ())
         lengths = [job.policies[modality].max_len or 0 for job in jobs]
         policy = jobs[lengths.index(min(lengths))].policies[modality]
+        is_target = batch.is_target & (batch.kind == MODALITIES.index(modality))
         return Segment(
             name=str(modality),
-            is_target=batch.is_target & (batch.kind == MODALITIES.index(modality)),
+            is_target=is_target,
+            grid=grid_of(modality, int(is_target[0].sum()), self.tokenizers.video.num_frames),
             allowed_ids=self._allowed(modality, *ends).to(batch.ids.device),
             policy=policy,
             stop_ids=tuple(self.vocabulary[name] for name in ends),
@@ -261,12 +284,14 @@ class Dynin:
 
     # ---- row to result ----------------------------------------------------------------------------------------------
 
-    def _finish(self, job: _Job, row: int, decoded: Decoded) -> Result:
+    def _finish(self, job: _Job, row: int, decoded: Decoded, effort: Effort) -> Result:
         """Cut the targets out, decode them, put a redone part into its original."""
         values: dict[Modality, Value] = {}
+        num_tokens = 0
         for modality in job.task.targets:
             ids = decoded.ids[row][decoded.is_target[str(modality)][row]].cpu()
             count = num_before_end(self.vocabulary, job.task, modality, ids)
+            num_tokens += min(count + 1, len(ids))
             codes = self.vocabulary.ids_to_codes(modality, ids[:count])
             if job.redo is not None and job.original is not None:
                 values[modality] = job.redo.merge(self.tokenizers, job.original, codes)
@@ -284,7 +309,9 @@ class Dynin:
             video=values.get(Modality.VIDEO),  # type: ignore[arg-type]
             finish_reason=decoded.finish_reasons[row],
             seed=job.request.seed,
-            num_forwards=decoded.num_forwards,
+            num_forwards=effort.num_passes,
+            num_columns=effort.num_columns,
+            num_tokens=num_tokens,
             seconds=0.0,
         )
 

@@ -3,6 +3,7 @@
 Enters: nothing. Leaves: one table of decoding policies, and the policy of a request. Does not know tasks or networks.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -71,12 +72,24 @@ def adjust(
         policy = replace(policy, num_steps=steps * num_blocks)
     elif growth != 1:
         policy = replace(policy, num_steps=max(1, round(policy.num_steps * growth)))
-    return policy if guidance is None else replace(policy, guidance_scale=guidance)
+    if guidance is None:
+        return policy
+    return replace(policy, guidance_scale=guidance, guidance_every=policy.guidance_every if guidance > 0 else 1)
 
 
 def for_redo(policy: DecodingPolicy) -> DecodingPolicy:
     """The policy for hidden places inside a canvas of fixed length: all of them in parallel."""
-    return replace(policy, num_steps=policy.block_steps(policy.max_len or 1), block_len=None, max_len=None)
+    num_steps = policy.block_steps(policy.max_len or 1)
+    return replace(policy, num_steps=num_steps, block_len=None, max_len=None, ahead=None)
+
+
+def grid_of(modality: Modality, num_places: int, num_frames: int) -> tuple[int, ...] | None:
+    """The grid in which the codes of a picture (Y, X) or a video (T, Y, X) lie, both square; None for any other."""
+    frames = num_frames if modality == Modality.VIDEO else 1
+    side = math.isqrt(num_places // frames)
+    if modality not in (Modality.IMAGE, Modality.VIDEO) or frames * side * side != num_places:
+        return None
+    return (frames, side, side) if modality == Modality.VIDEO else (side, side)
 
 
 def limit(policy: DecodingPolicy, num_places: int) -> DecodingPolicy:

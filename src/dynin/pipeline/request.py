@@ -22,6 +22,7 @@ from dynin.media import image as pictures
 from dynin.media import video as videos
 from dynin.media.audio import Audio
 from dynin.media.video import Video
+from dynin.pipeline.presets import PRESET_NAMES
 from dynin.pipeline.redo import Redo
 from dynin.pipeline.route import wanted
 from dynin.tokenizers.bundle import Value
@@ -48,6 +49,7 @@ class Wishes(TypedDict, total=False):
     seed: int
     steps: int | None
     guidance: float | None
+    preset: str | None
     thinking: bool | None
     redo: Redo | str | None
     style: str | None
@@ -74,6 +76,9 @@ class Request:
     """Network calls for a picture or video, or for each block of text or speech; None takes the model's policy."""
     guidance: float | None = None
     """Weight of classifier-free guidance; 0 for none, None for the model's policy."""
+    preset: str | None = None
+    """How much is risked for speed: exact, balanced or fast. None takes the quickest that was measured to be as good
+    for what is made, and exact where steps are given."""
     thinking: bool | None = None
     """Whether a text answer to a text shows its reasoning first; None means yes."""
     redo: Redo | str | None = None
@@ -92,6 +97,11 @@ class Request:
             raise RequestError("the prompt is empty; write what you want, or leave it out")
         if self.to is not None:
             wanted(self.to)
+        if self.preset is not None and self.preset not in PRESET_NAMES:
+            raise RequestError(
+                f"unknown preset {self.preset!r}{suggest(str(self.preset), PRESET_NAMES)}; "
+                f"expected one of {', '.join(PRESET_NAMES)}"
+            )
         _check_whole("seed", self.seed, 0, MAX_SEED)
         if self.steps is not None:
             _check_whole("steps", self.steps, 1, MAX_STEPS)

@@ -69,7 +69,11 @@ class Result:
     """"length" where text or speech was filled to its limit without an end token."""
     seed: int
     num_forwards: int
-    """Calls of the network; with guidance a call runs both branches at once."""
+    """Calls of the network that the request took part in; with guidance a call runs both branches at once."""
+    num_tokens: int = 0
+    """Ids made, the one that ended the target included."""
+    num_columns: int = 0
+    """Columns of its sequence, in both branches where guided, that the network computed over all calls."""
     seconds: float
     """Wall time, encoding and decoding included."""
     trace: tuple[Snapshot, ...] | None = None

@@ -1,0 +1,76 @@
+"""Three ways to decode each modality: exact, balanced, fast; and which one a request gets that names none.
+
+Enters: nothing. Leaves: tables of decoding policies by the vocabulary's name. Does not know networks. What each preset
+is worth on the embedded model is measured by benchmarks/quality.py and told in docs/decoding.md.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from dynin.config import suggest
+from dynin.decoding.parallel import EntropyBound, Threshold
+from dynin.decoding.policy import DecodingPolicy
+from dynin.decoding.refresh import Refresh
+from dynin.errors import RequestError
+from dynin.pipeline.policies import POLICIES
+from dynin.types import Modality
+
+PRESET_NAMES = ("exact", "balanced", "fast")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Presets:
+    """The presets of one layout besides "exact", which is its table of policies."""
+
+    tables: Mapping[str, Mapping[str, DecodingPolicy]]
+    """By preset, then by modality, or by task and modality where a task has its own."""
+    defaults: Mapping[str, str]
+    """The preset of a request that names none, by modality, or by task and modality; exact where nothing is said."""
+
+    def default(self, task: str, modality: Modality) -> str:
+        """The preset for a target where none is named."""
+        return self.defaults.get(f"{task}.{modality}") or self.defaults.get(modality, "exact")
+
+    def policy(self, preset: str, task: str, modality: Modality) -> DecodingPolicy | None:
+        """How a preset decodes a target; None where that is the exact way.
+
+        Raises:
+            RequestError: If there is no such preset.
+        """
+        if preset == "exact":
+            return None
+        if preset not in self.tables:
+            known = ("exact", *self.tables)
+            raise RequestError(f"this model has no preset {preset!r}{suggest(preset, known)}")
+        table = self.tables[preset]
+        return table.get(f"{task}.{modality}") or table.get(modality)
+
+
+NONE = Presets(tables=MappingProxyType({}), defaults=MappingProxyType({}))
+
+_EXACT = POLICIES["embedded"]
+_TEXT, _IMAGE, _VIDEO, _SPEECH = (_EXACT[modality] for modality in Modality)
+_BALANCED: Mapping[str, DecodingPolicy] = {
+    Modality.TEXT: replace(_TEXT, commit=Threshold(bar=0.95)),
+    Modality.IMAGE: replace(_IMAGE, commit=EntropyBound(bound=0.05)),
+    Modality.VIDEO: replace(_VIDEO, commit=EntropyBound(bound=0.05)),
+    Modality.SPEECH: replace(_SPEECH, commit=EntropyBound(bound=0.5)),
+}
+_FAST: Mapping[str, DecodingPolicy] = {
+    Modality.TEXT: replace(_TEXT, commit=Threshold(bar=0.9), refresh=Refresh(per_block=True, vicinity=16)),
+    Modality.IMAGE: replace(_IMAGE, commit=EntropyBound(bound=0.2)),
+    Modality.VIDEO: replace(_VIDEO, commit=EntropyBound(bound=0.2)),
+    Modality.SPEECH: replace(_SPEECH, commit=EntropyBound(bound=2.0)),
+}
+
+PRESETS: Mapping[str, Presets] = MappingProxyType(
+    {
+        "embedded": Presets(
+            tables=MappingProxyType({"balanced": MappingProxyType(_BALANCED), "fast": MappingProxyType(_FAST)}),
+            defaults=MappingProxyType({}),
+        ),
+        **{name: NONE for name in POLICIES if name != "embedded"},
+    }
+)
+"""By the vocabulary's name. The published layouts have none: nothing about their quality was measured."""
