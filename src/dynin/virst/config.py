@@ -129,6 +129,48 @@ class BackboneConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class BranchConfig:
+    """A new mask branch of the SAM2 family, to be trained from the start; see `virst.branch.build.small_config`."""
+
+    image_px: int = 64
+    """Side of its frames in pixels."""
+    width: int = 64
+    """Of prompts and cells."""
+    hiera_width: int = 24
+    num_layers: int = 2
+    patch_px: int = 2
+    """Mask logits are so much coarser than its frames."""
+    start: str = ""
+    """A folder of published weights instead, with its sizes; empty for a new one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossConfig:
+    """What a training minimises; see `virst.losses`. The weights are those of the paper."""
+
+    bce: float = 1.0
+    dice: float = 1.0
+    iou: float = 0.05
+    occlusion: float = 0.05
+    token: float = 1.0
+    gate: Literal["soft", "hard"] = "soft"
+    """How an object score acts on the mask that is compared: as a probability, or as a threshold below which every
+    logit is -1024, which leaves the mask without a gradient (published)."""
+    is_iou_twice: bool = False
+    """Add the IoU part twice, as the published code does."""
+
+    def __post_init__(self) -> None:
+        """ConfigError for a weight below 0."""
+        for name in ("bce", "dice", "iou", "occlusion", "token"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"setting 'loss.{name}' is {getattr(self, name)}; expected 0 or more")
+
+
+PUBLISHED_LOSS = LossConfig(gate="hard", is_iou_twice=True)
+"""What the published scripts minimise; the code's own defaults are bce = 2 and dice = 0.5."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class VirstConfig:
     """One VIRST."""
 
@@ -141,6 +183,7 @@ class VirstConfig:
     frames: FrameConfig = field(default_factory=FrameConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    branch: BranchConfig = field(default_factory=BranchConfig)
 
     def __post_init__(self) -> None:
         """ConfigError without an [ST] token."""

@@ -99,7 +99,7 @@ class Fit:
         """RequestError for a frame or canvas without pixels."""
         if min(self.height, self.width, self.rows, self.columns) < 1:
             raise RequestError(
-                f"a frame of {self.width} x {self.height} px was given for a canvas of {self.columns} x {self.rows} px, "
+                f"a frame of {self.width} x {self.height} px was given for a canvas of {self.columns} x {self.rows}, "
                 "expected at least one pixel on each side; give another"
             )
 
