@@ -12,8 +12,6 @@ import math
 import numpy as np
 from jaxtyping import Bool, Int
 
-from dynin.evaluation.segmentation.region import told
-
 TOLERANCE = 0.008
 """Radius of the tolerance as a share of the frame's diagonal."""
 
@@ -50,13 +48,9 @@ def contour_accuracy(
 
     Args:
         radius_px: Of the tolerance; that of DAVIS for the size of the frame if left out.
-    Raises:
-        ValueError: If the masks differ in size.
     Source:
         Perazzi et al., CVPR 2016, section 5.1.
     """
-    if prediction.shape != truth.shape:
-        raise ValueError(f"the prediction is {told(prediction)}, the truth {told(truth)}; bring both to one size")
     found, wanted = boundary_map(prediction), boundary_map(truth)
     found_at, wanted_at = np.argwhere(found), np.argwhere(wanted)
     if not len(found_at) or not len(wanted_at):

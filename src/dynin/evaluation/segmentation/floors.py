@@ -7,6 +7,7 @@ know models.
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -41,42 +42,67 @@ def truth(example: ReferringExample) -> Iterator[Bool[np.ndarray, "Y X"]]:
     return (read_mask(index) for index in range(len(example)))
 
 
+Tracks = Callable[[int], Bool[np.ndarray, "N T Y X"]]
+"""The visible pixels of every thing of the video at an index, where a source knows them."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnotherObject:
-    """A mask that is perfect for something else: the true track of another target of the same video.
+    """Masks that are perfect for something else: the true track of another thing of the same video.
 
-    Which one is drawn from the seed and the pair alone, with equal chances among the different tracks that are ever
-    visible, so that it does not depend on the order of examples. Pairs without a target and pairs whose video has no
-    other track are left out: `has` tells.
+    Which one is drawn from the seed and the pair alone, with equal chances among the things that are ever visible and
+    no part of the target, so that it does not depend on the order of examples. Pairs without target, and pairs whose
+    video has nothing else, have none: `has` tells.
     """
 
-    others: Mapping[tuple[str, str], ReferringExample]
-    """By video and sentence: the sentence whose track is shown instead."""
+    others: Mapping[tuple[str, str], Callable[[], Masks]]
+    """By video and sentence: the track that is shown instead."""
 
     @classmethod
-    def of(cls, source: ReferringSource, seed: int) -> "AnotherObject":
-        """Choose for every pair of a source; every mask of it is read once for each sentence of its video."""
-        others: dict[tuple[str, str], ReferringExample] = {}
+    def of(cls, source: ReferringSource, seed: int, tracks: Tracks | None = None) -> "AnotherObject":
+        """Choose for every pair of a source.
+
+        Args:
+            tracks: Of all things; without them, what the video's other sentences mean, where it is not the same.
+        """
+        others: dict[tuple[str, str], Callable[[], Masks]] = {}
         for index in range(len(source)):
             examples = source.examples(index)
             prints = [_print(example) for example in examples]
             for number, example in enumerate(examples):
-                apart = {mark: other for mark, other in zip(prints, examples, strict=True) if mark != prints[number]}
-                tracks = [apart[mark] for mark in sorted(apart) if mark]
-                if tracks and prints[number]:
-                    rng = np.random.default_rng([seed, index, number])
-                    others[example.video, example.sentence_id] = tracks[rng.integers(len(tracks))]
+                if not prints[number]:
+                    continue
+                if tracks is None:
+                    apart = dict(zip(prints, examples, strict=True))
+                    named = sorted(mark for mark in apart if mark and mark != prints[number])
+                    choices: list[Callable[[], Masks]] = [partial(truth, apart[mark]) for mark in named]
+                else:
+                    choices = [partial(_track, tracks, index, thing) for thing in _apart(example, tracks(index))]
+                if choices:
+                    drawn = np.random.default_rng([seed, index, number]).integers(len(choices))
+                    others[example.video, example.sentence_id] = choices[drawn]
         return cls(others=others)
 
     def has(self, example: ReferringExample) -> bool:
-        """Whether the video of a pair has another track."""
+        """Whether the video of a pair shows anything else."""
         return (example.video, example.sentence_id) in self.others
 
-    def __call__(self, example: ReferringExample) -> Iterator[Bool[np.ndarray, "Y X"]]:
+    def __call__(self, example: ReferringExample) -> Masks:
         """The other track; DataError where there is none."""
         if not self.has(example):
-            raise DataError(f"{told_pair(example)}: no other target in this video; leave this pair out")
-        return truth(self.others[example.video, example.sentence_id])
+            raise DataError(f"{told_pair(example)}: nothing else is to be seen in this video; leave this pair out")
+        return self.others[example.video, example.sentence_id]()
+
+
+def _track(tracks: Tracks, index: int, thing: int) -> Masks:
+    """The masks of one thing of a video."""
+    return tracks(index)[thing]
+
+
+def _apart(example: ReferringExample, things: Bool[np.ndarray, "N T Y X"]) -> list[int]:
+    """Things that are ever visible and never lie on the target."""
+    target = np.stack(list(truth(example)))
+    return [number for number, masks in enumerate(things) if masks.any() and not (masks & target).any()]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

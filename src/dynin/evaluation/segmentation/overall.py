@@ -139,44 +139,50 @@ def summarise(pairs: Sequence[PairScore], generator: np.random.Generator, *, ove
     return Summary(rows=rows, num_pairs=counts)
 
 
-def mean_of_runs(
-    runs: Sequence[Sequence[PairScore]],
-    generator: np.random.Generator,
-    *,
-    less: Sequence[Sequence[PairScore]] = (),
-    measure: str = "J&F_visible",
-    families: Iterable[str] | None = None,
-) -> Interval:
-    """A measure of one setting, mean over its runs; with `less`, minus that of another setting on the same pairs.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Term:
+    """One part of a contrast: the runs of a setting, one sequence of pairs for each seed."""
 
-    The videos are drawn, for all runs together; the runs are not, since a few seeds are too few to be drawn from.
+    runs: Sequence[Sequence[PairScore]]
+    weight: float = 1.0
+    """What it counts: 1 and -1 for a difference."""
+    keep: Callable[[PairScore], bool] = lambda pair: True
+    """Which of its pairs count, such as those of some families."""
 
-    Args:
-        runs: Scores of the pairs, one sequence for each seed.
-        families: Only sentences of these; all where left out.
+
+def contrast(terms: Sequence[Term], generator: np.random.Generator, measure: str = "J&F_visible") -> Interval:
+    """A weighted sum of a measure over settings scored on the same pairs, each the mean of its runs.
+
+    One term of weight 1 is a figure, two of weights 1 and -1 are a paired difference, four are a difference of
+    differences. Videos are drawn, the same for all terms; runs are not, since a few seeds are too few to draw from.
+
     Raises:
-        DataError: If the runs do not speak of the same pairs, or of none.
+        DataError: If there is no run, or two of them do not speak of the same pairs.
     """
-    kept = None if families is None else set(families)
-    chosen = [[pair for pair in run if kept is None or pair.family in kept] for run in (*runs, *less)]
-    for run in chosen:
+    runs = [run for term in terms for run in term.runs]
+    for run in runs:
         _require_unique(run)
-        apart = sorted({pair.key for pair in run} ^ {pair.key for pair in chosen[0]})
+        apart = sorted({pair.key for pair in run} ^ {pair.key for pair in runs[0]})
         if apart:
             raise DataError(
                 f"{len(apart)} pairs were scored in one run and not in another, the first video {apart[0][0]!r}, "
                 f"sentence {apart[0][1]!r}; compare runs on the same examples"
             )
-    videos = sorted({pair.video for pair in chosen[0]})
-    sums = [_sums(run, MEASURES[measure], videos, None) for run in chosen]
-    parts = [part.statistic([0]) for part in sums]
+    if not all(term.runs for term in terms) or not terms:
+        raise DataError("a setting has no run; score at least one seed of each")
+    videos = sorted({pair.video for pair in runs[0]})
+    parts: list[tuple[float, Statistic]] = []
+    counts: list[int] = []
+    for term in terms:
+        for run in term.runs:
+            sums = _sums([pair for pair in run if term.keep(pair)], MEASURES[measure], videos, None)
+            parts.append((term.weight / len(term.runs), sums.statistic([0])))
+            counts.append(sums.num_videos([0]))
 
     def statistic(weights: Float[np.ndarray, "R V"]) -> Float[np.ndarray, "R"]:
-        values = [part(weights) for part in parts]
-        own, other = values[: len(runs)], values[len(runs) :]
-        return np.mean(own, axis=0) - (np.mean(other, axis=0) if other else 0.0)
+        return np.sum([weight * part(weights) for weight, part in parts], axis=0)
 
-    return interval(statistic, draws(len(videos), generator), sums[0].num_videos([0]))
+    return interval(statistic, draws(len(videos), generator), min(counts))
 
 
 def _sums(pairs: Iterable[PairScore], part: Part, videos: Sequence[str], families: Sequence[str] | None) -> _Sums:

@@ -35,6 +35,8 @@ class PairScore:
     num_frames: int
     num_visible: int
     """Frames in which something of the target is to be seen."""
+    is_visible_first: bool
+    """Whether the first frame is one of them."""
     region: float
     """Mean J of all frames."""
     boundary: float
@@ -98,6 +100,7 @@ def score_pair(example: ReferringExample, masks: Iterable[Bool[np.ndarray, "Y X"
         family=example.family,
         num_frames=len(rows),
         num_visible=int(visible.sum()),
+        is_visible_first=bool(visible[0]),
         region=float(region.mean()),
         boundary=float(boundary.mean()),
         region_visible=float(region[visible].mean()) if visible.any() else None,

@@ -8,13 +8,7 @@ from jaxtyping import Bool
 
 
 def overlap(prediction: Bool[np.ndarray, "Y X"], truth: Bool[np.ndarray, "Y X"]) -> tuple[int, int]:
-    """Pixels that are in both masks, and pixels that are in either.
-
-    Raises:
-        ValueError: If the masks differ in size.
-    """
-    if prediction.shape != truth.shape:
-        raise ValueError(f"the prediction is {told(prediction)}, the truth {told(truth)}; bring both to one size")
+    """Pixels that are in both masks, and pixels that are in either."""
     both = int(np.count_nonzero(prediction & truth))
     return both, int(np.count_nonzero(prediction)) + int(np.count_nonzero(truth)) - both
 
