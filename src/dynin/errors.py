@@ -1,6 +1,6 @@
 """Every error a user can meet: what was received, what was expected, what to do.
 
-Enters: nothing. Leaves: eight exception classes. Does not know: anything else of the package.
+Enters: nothing. Leaves: nine exception classes. Does not know: anything else of the package.
 """
 
 
@@ -34,3 +34,7 @@ class DataError(DyninError, ValueError):
 
 class TrainingError(DyninError, ArithmeticError):
     """A training cannot go on: its loss is no longer a number."""
+
+
+class DecodingError(DyninError, ArithmeticError):
+    """A decoding cannot go on: what the network says is no longer a number."""

@@ -6,23 +6,28 @@ Does not know blocks before or after it, nor when a canvas grows.
     hidden places -> denoiser -> logits -> proposals -> the best of them are committed -+
          ^                                                                              |
          +---------------------- a rule may hide committed ones again ------------------+
+
+A step never waits for its device: how many places are hidden is known from the plan. Where a rule makes that depend on
+what was said, one short vector is read between two steps.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dynin.decoding.canvas import Canvas, Places, Segment
-from dynin.decoding.commit import choose_best, noise_temperatures, plan_remaining
-from dynin.decoding.guidance import Resting, guide, pair_with_unconditional, step_scales
+from dynin.decoding.commit import choose_best
+from dynin.decoding.guidance import Resting, pair_with_unconditional
+from dynin.decoding.noise import CHOICE, RANDOM, REVEAL, Draws, PlaceNoise
 from dynin.decoding.order import halton_ranks
-from dynin.decoding.parallel import Offer, entropy_of
+from dynin.decoding.parallel import Offer
+from dynin.decoding.plan import Plan
 from dynin.decoding.query import Decoding, Query
 from dynin.decoding.remask import Committed
-from dynin.decoding.score import Noise, Proposal, chosen_prob, gumbel, log_score, propose
+from dynin.decoding.score import Logits, Proposal, gumbel, log_score, propose, rate_present
+from dynin.errors import DecodingError
 
 _LAST = 1000.0  # more than any two scores or logarithms of scores are apart
 
@@ -40,55 +45,6 @@ class Where:
     """Ordinals [start, stop) of the segment's places, those of later blocks that are looked at included."""
     num_own: int
     """How many of them belong to the block itself."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Plan:
-    """What was decided per row and step before the block began; rows with fewer steps are padded on the right."""
-
-    remaining: Int[Tensor, "B steps1"]
-    """Hidden places before the first step, then after each."""
-    progress: Float[Tensor, "B steps"]
-    """Share of the row's steps done before each."""
-    noise_temperature: Float[Tensor, "B steps"]
-    scale: Float[Tensor, "B steps"]
-    is_guided: tuple[bool, ...]
-    """Whether any row wants guidance at a step."""
-
-    @property
-    def num_steps(self) -> int:
-        """Steps of the row that takes the most."""
-        return len(self.is_guided)
-
-
-def plan_block(num_masked: Sequence[int], num_steps: Sequence[int], segment: Segment, device: torch.device) -> Plan:
-    """The plan of a block, each row's by its own numbers alone.
-
-    Args:
-        num_masked: Hidden places per row.
-        num_steps: Steps each row may take.
-    """
-    policy = segment.policy
-    remaining: list[tuple[int, ...]] = []
-    for masked, steps in zip(num_masked, num_steps, strict=True):
-        held, hold_steps = policy.remask.hold(masked, steps) if policy.remask else (0, 0)
-        remaining.append((masked, *plan_remaining(masked, steps, policy.schedule, held, hold_steps)))
-    lengths = [len(row) - 1 for row in remaining]
-    progress = [tuple(step / length for step in range(length)) for length in lengths]
-    noise = [noise_temperatures(length, policy.noise_temperature, policy.anneal) for length in lengths]
-    scales = [step_scales(length, policy.guidance_scale, policy.guidance_interval) for length in lengths]
-    width = max(lengths)
-
-    def table(rows: Sequence[tuple[int | float, ...]], width: int, dtype: torch.dtype) -> Tensor:
-        return torch.tensor([row + (0,) * (width - len(row)) for row in rows], dtype=dtype, device=device)
-
-    return Plan(
-        remaining=table(remaining, width + 1, torch.int64),
-        progress=table(progress, width, torch.float32),
-        noise_temperature=table(noise, width, torch.float32),
-        scale=table(scales, width, torch.float32),
-        is_guided=tuple(any(step < len(row) and row[step] > 0 for row in scales) for step in range(width)),
-    )
 
 
 @dataclass(slots=True, eq=False)
@@ -131,7 +87,8 @@ class Block:
     places: Places
     record: Record
     plan: Plan
-    noise: Noise
+    draws: Draws | None
+    """Random numbers, where the policy wants any."""
     is_stopped: Bool[Tensor, " B"]
     stop_id: Int[Tensor, " B"]
     """The id that stopped each row, where one did."""
@@ -140,39 +97,106 @@ class Block:
     resting: Resting | None = None
     """What was said without condition last, where guidance does not ask at every step."""
 
+    is_masked: Bool[Tensor, "B W"] = field(init=False)
+    """Hidden places that the next step asks for."""
+    inspected: Bool[Tensor, "B W"] | None = field(init=False, default=None)
+    """Committed places that it verifies."""
+    counts: tuple[int, ...] = field(init=False)
+    """How many of both there are in each row."""
+    num_inspected: int = field(init=False, default=0)
+    is_faulty: Bool[Tensor, " B"] = field(init=False)
+    """Rows that were given a logit that is not finite."""
+    stops: Int[Tensor, " T"] = field(init=False)
+    rank: Int[Tensor, " W"] | None = field(init=False, default=None)
+    """Of each place in a fixed order of revealing."""
+
+    def __post_init__(self) -> None:
+        """What stays the same over the steps, and what the first one asks for."""
+        device = self.window.device
+        self.is_faulty = torch.zeros_like(self.is_stopped)
+        self.stops = torch.tensor(self.segment.stop_ids, dtype=torch.int64, device=device)
+        if self.segment.policy.order is not None and self.segment.grid is not None:
+            self.rank = torch.tensor(halton_ranks(self.segment.grid)[slice(*self.where.span)], device=device)
+        self._look(0)
+
     def step(self, index: int) -> Decoding[Outcome | None]:
-        """One query and what follows from its answer; None, without a query, when nothing is hidden."""
+        """One query and what follows from its answer; None, without a query, when nothing is hidden.
+
+        Raises:
+            DecodingError: If an earlier step was given logits that are not finite.
+        """
         policy = self.segment.policy
-        is_masked = (self.window == self.mask_id) & self.places.is_valid
-        is_masked &= is_masked[:, : self.where.num_own].any(dim=1, keepdim=True)
-        place = is_masked.flatten().nonzero().squeeze(1)
-        if len(place) == 0:
+        num_masked = sum(self.counts) - self.num_inspected
+        if num_masked == 0:
             return None
-        inspected = self._inspect(index, is_masked)
-        checked = place[:0] if inspected is None else inspected.flatten().nonzero().squeeze(1)
-        logits = yield from self._denoise(index, torch.cat([place, checked]), inspected)
+        is_masked = self.is_masked
+        place = _places(is_masked, num_masked)
+        checked = place[:0] if self.inspected is None else _places(self.inspected, self.num_inspected)
+        logits = yield from self._denoise(index, torch.cat([place, checked]))
         proposal = propose(
-            logits[: len(place)],
-            place // self.window.shape[1],
+            logits.part(0, num_masked),
             temperature=policy.temperature,
             score=policy.score,
-            noise=self.noise,
+            noise=self._noise(index, place, CHOICE) if policy.temperature > 0 else None,
+            random_score=self._noise(index, place, RANDOM).one() if policy.score == "random" else None,
+            needs_entropy=policy.commit is not None and policy.commit.needs_entropy,
             dtype=torch.float64 if policy.compat == "published" else torch.float32,
         )
+        self.is_faulty = self.is_faulty | self._spread(place, ~proposal.is_finite, False).any(dim=1)
         support = torch.ones_like(self.record.prob)
-        if inspected is not None:
-            support = self._verify(logits[len(place) :], checked, inspected)
+        if self.inspected is not None:
+            support = self._verify(logits.part(num_masked, len(logits)), checked, self.inspected)
         is_remasked = torch.zeros_like(is_masked)
         if policy.remask is not None:
             view = self._committed(index, is_masked)
             is_remasked = policy.remask.choose(view, support, self.plan.remaining[:, index + 1])
         num_open = is_masked[:, : self.where.num_own].sum(dim=1) + is_remasked.sum(dim=1)
         is_committed = self._choose(index, place, proposal, num_open)
-        is_committed |= self._trusted(is_masked, place, proposal, logits[: len(place)])
+        is_committed |= self._trusted(is_masked, place, proposal)
         self._write(place, proposal, is_committed, is_remasked)
         if self.segment.stop_ids:
             self._stop()
+        if index + 1 < self.plan.num_steps:
+            self._look(index + 1)
         return Outcome(is_committed, is_remasked)
+
+    def require_finite(self) -> None:
+        """DecodingError if a step was given logits that are not finite; reads from the device."""
+        self._refuse(self.is_faulty.tolist())
+
+    def _look(self, index: int) -> None:
+        """What a step asks for. Only where the plan does not know how much, that is read from the device."""
+        is_masked = (self.window == self.mask_id) & self.places.is_valid
+        self.is_masked = is_masked & is_masked[:, : self.where.num_own].any(dim=1, keepdim=True)
+        if self.plan.counts is not None:
+            self.counts = self.plan.counts[index]
+            return
+        self.inspected = self._inspect(index, self.is_masked)
+        asked = self.is_masked if self.inspected is None else self.inspected
+        hidden, inspected, is_faulty = torch.stack(
+            [self.is_masked.sum(dim=1), asked.sum(dim=1), self.is_faulty.to(torch.int64)]
+        ).tolist()
+        self._refuse(is_faulty)
+        self.counts, self.num_inspected = tuple(hidden), 0
+        if self.inspected is not None:
+            self.counts = tuple(sum(pair) for pair in zip(hidden, inspected, strict=True))
+            self.num_inspected = sum(inspected)
+
+    def _refuse(self, is_faulty: list[int] | list[bool]) -> None:
+        """DecodingError if any row is faulty."""
+        rows = [key for key, is_bad in zip(self.where.keys, is_faulty, strict=True) if is_bad]
+        if rows:
+            raise DecodingError(
+                f"the network gave logits that are not finite in row {', '.join(map(str, rows))}, segment "
+                f"{self.segment.name!r}, block {self.where.number}; expected numbers: check the weights "
+                "(dynin doctor), or compute in float32"
+            )
+
+    def _noise(self, index: int, place: Int[Tensor, " K"], stream: int) -> PlaceNoise:
+        """The random numbers of some places at a step."""
+        assert self.draws is not None
+        width = self.window.shape[1]
+        return self.draws.at(index, place // width, place % width + self.where.span[0], stream)
 
     def _committed(self, index: int, is_masked: Bool[Tensor, "B W"]) -> Committed:
         """What a rule sees before a step; rows with nothing hidden are left out, as they are when decoded alone."""
@@ -194,45 +218,37 @@ class Block:
             return None
         return rule.inspect(self._committed(index, is_masked)) & (self.plan.remaining[:, index + 1] > 0)[:, None]
 
-    def _verify(
-        self, logits: Float[Tensor, "K A"], place: Int[Tensor, " K"], inspected: Bool[Tensor, "B W"]
-    ) -> Float[Tensor, "B W"]:
+    def _verify(self, logits: Logits, place: Int[Tensor, " K"], inspected: Bool[Tensor, "B W"]) -> Float[Tensor, "B W"]:
         """Note how likely inspected ids are; their probability relative to the likeliest id's, 1 elsewhere."""
-        logits = logits.float()
-        present = index_in(self.segment.allowed_ids, self.window.flatten()[place])
-        prob = self._spread(place, chosen_prob(logits, present), 0.0)
-        self.record.prob = torch.where(inspected, prob, self.record.prob)
+        prob, support = rate_present(logits, index_in(self.segment.allowed_ids, self.window.flatten()[place]))
+        self.record.prob = torch.where(inspected, self._spread(place, prob, 0.0), self.record.prob)
         self.record.checks = self.record.checks + inspected
-        chosen = logits.gather(1, present[:, None]).squeeze(1)
-        return self._spread(place, (chosen - logits.amax(dim=1)).exp(), 1.0)
+        return self._spread(place, support, 1.0)
 
-    def _denoise(
-        self, index: int, place: Int[Tensor, " K"], inspected: Bool[Tensor, "B W"] | None
-    ) -> Decoding[Float[Tensor, "K A"]]:
+    def _denoise(self, index: int, place: Int[Tensor, " K"]) -> Decoding[Logits]:
         """Logits at places given as flat positions in the window, guided where the plan says so."""
-        canvas = self.canvas
-        rule = self.segment.policy.remask
-        if inspected is not None and rule is not None and rule.hides_inspected:
-            hidden = self.window.masked_fill(inspected, self.mask_id)
+        canvas, policy = self.canvas, self.segment.policy
+        if self.inspected is not None and policy.remask is not None and policy.remask.hides_inspected:
+            hidden = self.window.masked_fill(self.inspected, self.mask_id)
             canvas = replace(canvas, ids=canvas.ids.scatter(1, self.places.columns, hidden))
         batch, length = canvas.ids.shape
         row = place // self.window.shape[1]
         position = row * length + self.places.columns.flatten()[place]
         if canvas.uncond_ids is None or not self.plan.is_guided[index]:
-            return (yield self._query(index, canvas.ids, canvas.attend, position))
+            return Logits((yield self._query(index, canvas.ids, canvas.attend, position)))
         scale = self.plan.scale[row, index]
-        if self.resting is not None and self.resting.covers(index, place):
+        if self.resting is not None and self.resting.covers(index, None if policy.remask is None else place):
             alone = yield self._query(index, canvas.ids, canvas.attend, position)
-            return guide(alone, self.resting.at(place), scale)
+            return Logits(alone, self.resting.at(place), scale)
         ids = pair_with_unconditional(canvas.ids, canvas.uncond_ids, self.is_any_target)
         attend = None
         if canvas.attend is not None or canvas.uncond_attend is not None:
             first = torch.ones_like(canvas.ids, dtype=torch.bool) if canvas.attend is None else canvas.attend
             attend = torch.cat([first, first if canvas.uncond_attend is None else canvas.uncond_attend])
         both = yield self._query(index, ids, attend, torch.cat([position, position + batch * length]))
-        if self.segment.policy.guidance_every > 1:
-            self.resting = Resting(index, self.segment.policy.guidance_every, place, both[len(place) :])
-        return guide(both[: len(place)], both[len(place) :], scale)
+        if policy.guidance_every > 1:
+            self.resting = Resting(index, policy.guidance_every, place, both[len(place) :])
+        return Logits(both[: len(place)], both[len(place) :], scale)
 
     def _query(
         self, index: int, ids: Int[Tensor, "B2 S"], attend: Bool[Tensor, "B2 S"] | None, rows: Int[Tensor, " K2"]
@@ -244,6 +260,7 @@ class Block:
             rows=rows,
             allowed=self.segment.allowed_ids,
             keys=self.where.keys,
+            counts=None if self.inspected is not None else self.counts * (len(ids) // len(self.where.keys)),
             is_guided=len(ids) > len(self.where.keys),
             segment=self.segment.name,
             segment_index=self.where.segment_index,
@@ -262,7 +279,7 @@ class Block:
         score = proposal.score
         if policy.noise_temperature > 0:
             row = place // self.window.shape[1]
-            drawn = gumbel(self.noise.uniform(row, 1, score.dtype).squeeze(1))
+            drawn = gumbel(self._noise(index, place, REVEAL).one())
             score = log_score(score, policy.score) + self.plan.noise_temperature[row, index] * drawn
         if policy.defer_stops:
             score = torch.where(self._is_stop(self._ids(proposal)), score - _LAST, score)
@@ -271,14 +288,13 @@ class Block:
         else:
             quota = (num_open - self.plan.remaining[:, index + 1]).clamp_min(1)
         spread = self._spread(place, score, -torch.inf)
-        if policy.order is not None and self.segment.grid is not None:
-            rank = torch.tensor(halton_ranks(self.segment.grid), dtype=spread.dtype, device=spread.device)
-            spread = torch.where(spread > -torch.inf, -rank[slice(*self.where.span)], spread)
+        if self.rank is not None:
+            spread = torch.where(spread > -torch.inf, -self.rank.to(spread.dtype), spread)
         spread[:, self.where.num_own :] = -torch.inf
         return choose_best(spread, quota)
 
     def _trusted(
-        self, is_masked: Bool[Tensor, "B W"], place: Int[Tensor, " K"], proposal: Proposal, logits: Float[Tensor, "K A"]
+        self, is_masked: Bool[Tensor, "B W"], place: Int[Tensor, " K"], proposal: Proposal
     ) -> Bool[Tensor, "B W"]:
         """Which places to commit beyond the plan, in this block and in those looked at ahead."""
         policy, num_own = self.segment.policy, self.where.num_own
@@ -287,8 +303,7 @@ class Block:
         if policy.threshold is not None:
             trusted = prob >= policy.threshold
         if policy.commit is not None:
-            needs_entropy = policy.commit.needs_entropy
-            entropy = self._spread(place, entropy_of(logits), 0.0) if needs_entropy else torch.zeros_like(prob)
+            entropy = torch.zeros_like(prob) if proposal.entropy is None else self._spread(place, proposal.entropy, 0.0)
             trusted = policy.commit.choose(
                 Offer(is_masked[:, :num_own], prob[:, :num_own], entropy[:, :num_own].to(prob.dtype))
             )
@@ -328,7 +343,7 @@ class Block:
 
     def _is_stop(self, ids: Int[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
         """Which ids end the segment."""
-        return torch.isin(ids, torch.tensor(self.segment.stop_ids, dtype=ids.dtype, device=ids.device))
+        return (ids[..., None] == self.stops).any(dim=-1)
 
     def _ids(self, proposal: Proposal) -> Int[Tensor, " K"]:
         """The proposed ids."""
@@ -339,6 +354,11 @@ class Block:
         """Values at flat positions of the window, `fill` elsewhere."""
         spread = values.new_full((self.window.numel(),), fill)
         return spread.index_put((place,), values).view_as(self.window)
+
+
+def _places(is_wanted: Bool[Tensor, "B W"], number: int) -> Int[Tensor, " K"]:
+    """The flat positions of so many places, ascending, without asking the device how many there are."""
+    return torch.nonzero_static(is_wanted.flatten(), size=number, fill_value=0).squeeze(1)
 
 
 def index_in(allowed_ids: Int[Tensor, " A"] | None, ids: Int[Tensor, " K"]) -> Int[Tensor, " K"]:

@@ -18,8 +18,8 @@ from dynin.decoding.block import index_in
 from dynin.decoding.canvas import Canvas, Segment, locate
 from dynin.decoding.commit import choose_best
 from dynin.decoding.decoder import ParallelDecoder
+from dynin.decoding.noise import RANDOM, Noise
 from dynin.decoding.query import Query, answering
-from dynin.decoding.score import Noise
 from dynin.decoding.trace import Step
 from dynin.errors import ConfigError
 
@@ -69,7 +69,8 @@ def doubt(
     length = canvas.ids.shape[1]
     present = canvas.ids.gather(1, places.columns)
     row_of_place = torch.arange(batch, device=present.device).repeat_interleave(width)
-    order = noise.uniform(row_of_place, 1, torch.float32).view(batch, width)
+    ordinal = torch.arange(width, device=present.device).repeat(batch)
+    order = noise.begin(batch, present.device).at(0, row_of_place, ordinal, RANDOM).one().view(batch, width)
     subset = order.masked_fill(~places.is_valid, 2.0).argsort(dim=1).argsort(dim=1) % num_subsets
     measured = torch.full((batch, width), -torch.inf, device=present.device)
     answer = answering(decoder.denoiser)
@@ -83,6 +84,7 @@ def doubt(
             attend=canvas.attend,
             rows=position,
             allowed=segment.allowed_ids,
+            counts=None,
             keys=tuple(range(batch)),
             is_guided=False,
             segment=segment.name,

@@ -18,10 +18,11 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from dynin.decoding.block import Block, Outcome, Plan, Record, Where, plan_block
+from dynin.decoding.block import Block, Outcome, Record, Where
 from dynin.decoding.canvas import Canvas, Places, Segment, grow, locate
+from dynin.decoding.noise import Noise
+from dynin.decoding.plan import Plan, plan_block
 from dynin.decoding.query import Decoding, Denoiser, QueryDenoiser, drive
-from dynin.decoding.score import Noise
 from dynin.decoding.trace import Step
 from dynin.errors import RequestError
 
@@ -106,6 +107,7 @@ def decoding(
     Raises:
         RequestError: If a segment allows the mask id, guidance lacks unconditional ids, or shapes disagree; at once,
             not when the first query is wanted.
+        DecodingError: If logits are not finite, at the latest when the block ends that they were for.
     """
     _check(canvas, segments, mask_id)
     state = _Run(
@@ -211,9 +213,8 @@ class _Run:
             stop += segment.policy.ahead.num_blocks * segment.policy.block_len
             stop = min(stop, progress.places.columns.shape[1])
         where = Where(keys=live, segment_index=segment_index, number=number, span=(start, stop), num_own=num_own)
-        plan = plan_block(
-            [num_masked[row] for row in live], [steps[row] for row in live], segment, self.canvas.ids.device
-        )
+        masked, allotted = zip(*((num_masked[row], steps[row]) for row in live), strict=True)
+        plan = plan_block(masked, allotted, segment, self.mask_id, self.canvas.ids.device)
         block = self._open(segment, progress, plan, where)
         rows = torch.tensor(live, device=self.canvas.ids.device)
         for index in range(plan.num_steps):
@@ -224,6 +225,7 @@ class _Run:
             if self.observer is not None:
                 _absorb(self, progress, block, rows)
                 self.observer(self._snapshot(progress, block, outcome, rows))
+        block.require_finite()
         _absorb(self, progress, block, rows)
         _fill_stopped(self, progress, stop)
 
@@ -248,7 +250,9 @@ class _Run:
             places=part,
             plan=plan,
             record=Record(*(part[rows, slice(*where.span)] for part in progress.record.parts())),
-            noise=self.noise.rows(where.keys),
+            draws=self.noise.rows(where.keys).begin(len(live_canvas.ids), canvas.ids.device)
+            if segment.policy.is_random
+            else None,
             is_stopped=progress.is_stopped[rows],
             stop_id=progress.stop_id[rows],
             window=live_canvas.ids.gather(1, part.columns),

@@ -38,9 +38,15 @@ class Resting:
     place: Int[Tensor, " K"]
     logits: Float[Tensor, "K A"]
 
-    def covers(self, step: int, place: Int[Tensor, " L"]) -> bool:
-        """Whether a step is not due to ask, and all its places were among those asked then."""
-        return step < self.step + self.every and bool(torch.isin(place, self.place).all())
+    def covers(self, step: int, place: Int[Tensor, " L"] | None = None) -> bool:
+        """Whether a step is not due to ask, and all its places were among those asked then.
+
+        Args:
+            place: The step's places, where some of them may have been visible then; None where places are only
+                revealed, so that nothing has to be read from the device.
+        """
+        is_resting = step < self.step + self.every
+        return is_resting and (place is None or bool(torch.isin(place, self.place).all()))
 
     def at(self, place: Int[Tensor, " L"]) -> Float[Tensor, "L A"]:
         """The logits of some of its places, in any order."""

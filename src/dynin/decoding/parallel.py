@@ -161,12 +161,6 @@ class EntropyBound:
         return _first(order, fits.sum(dim=1), offer.is_masked)
 
 
-def entropy_of(logits: Float[Tensor, "K A"]) -> Float[Tensor, " K"]:
-    """Entropy of each row in nats; an id of probability 0 adds nothing."""
-    log_prob = logits.float().log_softmax(dim=1)
-    return -(log_prob.exp() * log_prob).nan_to_num(0.0).sum(dim=1)
-
-
 def _require_share(name: str, value: float) -> None:
     """ConfigError unless a number lies in (0, 1]."""
     if not 0.0 < value <= 1.0:

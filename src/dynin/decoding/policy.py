@@ -146,6 +146,11 @@ class DecodingPolicy:
                 f"guidance_every is {self.guidance_every}, but guidance_scale is 0, which guides nothing; set one"
             )
 
+    @property
+    def is_random(self) -> bool:
+        """Whether anything is drawn, so that a generator is needed."""
+        return self.temperature > 0 or self.noise_temperature > 0 or self.score == "random"
+
     def block_steps(self, num_places: int) -> int:
         """Steps per block of a segment that has (or may grow to) so many places."""
         if self.block_len is None:

@@ -34,6 +34,9 @@ class Query:
     allowed: Int[Tensor, " A"] | None
     """Ids over which they are wanted, in this order; None for every row of the vocabulary. The same object throughout a
     segment."""
+    counts: tuple[int, ...] | None
+    """How many of `rows` lie in each row of `ids`, where those of a row are neighbours and ascend; known without asking
+    the device. None where they do not, as where visible places are verified."""
     keys: tuple[int, ...]
     """The rows of the canvas that the live rows are, by their index there, which stays when others finish."""
     is_guided: bool

@@ -1,57 +1,62 @@
 """Proposals for hidden places and how much to trust them.
 
 Enters: logits over the allowed ids, one row per place. Leaves: a choice per place, its probability, its score.
-Does not know which places will be revealed. Everything is computed in float32; only the published sampler asks for
-float64.
+Does not know which places will be revealed.
+
+    logits (K, A) of any dtype, with guidance twice --a few rows at a time, in float32--> guided
+        -> largest, with noise where sampled  -> choice
+        -> largest and sum of exponentials    -> probability, margin, entropy
+
+Nothing as large as the logits is ever made beside them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dynin.decoding.guidance import guide
+from dynin.decoding.noise import PlaceNoise
+
 _TINY = 1e-20
+_CHUNK = 2**20  # numbers that are treated together: few launches on a GPU, inside the last cache of a processor
+_PARTS = 256  # numbers added in float32 before the sums are added in float64
+_FLAT = -200.0  # nats below the largest, where an exponential in float32 is 0
+
+SCORE_NAMES = ("confidence", "margin", "entropy", "random")
 
 
-class Noise:
-    """Uniform numbers from one generator for the batch, or from one per row of it.
+@dataclass(frozen=True, slots=True, eq=False)
+class Logits:
+    """What a network said about some places, guidance not yet applied."""
 
-    With one generator per row, what a row draws does not depend on its neighbours.
-    """
+    conditional: Float[Tensor, "K A"]
+    unconditional: Float[Tensor, "K A"] | None = None
+    """The same without condition; None where nothing is guided."""
+    scale: Float[Tensor, " K"] | None = None
+    """Weight of guidance at each place; 0 leaves a place as it is."""
 
-    def __init__(self, generator: torch.Generator | Sequence[torch.Generator] | None) -> None:
-        """Keep the generator; None is fine as long as nothing random is asked for."""
-        self._generator = generator
+    def __len__(self) -> int:
+        """Number of places."""
+        return len(self.conditional)
 
-    def rows(self, live: Sequence[int]) -> "Noise":
-        """The noise of a part of the batch."""
-        if self._generator is None or isinstance(self._generator, torch.Generator):
-            return self
-        return Noise([self._generator[row] for row in live])
+    def part(self, start: int, stop: int) -> "Logits":
+        """Some of the places, without a copy."""
+        if self.unconditional is None or self.scale is None:
+            return Logits(self.conditional[start:stop])
+        return Logits(self.conditional[start:stop], self.unconditional[start:stop], self.scale[start:stop])
 
-    def uniform(self, row: Int[Tensor, " K"], width: int, dtype: torch.dtype) -> Float[Tensor, "K W"]:
-        """Numbers in [0, 1), `width` for each place.
-
-        Args:
-            row: Row of the batch that each place belongs to, ascending.
-
-        Raises:
-            ValueError: If there is no generator.
-        """
-        if self._generator is None:
-            raise ValueError("this policy draws random numbers; pass a torch.Generator")
-        if isinstance(self._generator, torch.Generator):
-            source = self._generator
-            drawn = torch.rand(len(row), width, generator=source, device=source.device, dtype=dtype)
-            return drawn.to(row.device)
-        counts = torch.bincount(row, minlength=len(self._generator)).tolist()
-        parts = [
-            torch.rand(count, width, generator=source, device=source.device, dtype=dtype).to(row.device)
-            for source, count in zip(self._generator, counts, strict=True)
-        ]
-        return torch.cat(parts)
+    def chunks(self) -> Iterator[tuple[int, int, Float[Tensor, "k A"]]]:
+        """First and last place, exclusive, and guided logits in float32, a few places at a time; not to be changed."""
+        step = max(1, _CHUNK // max(1, self.conditional.shape[1]))
+        for start in range(0, len(self), step):
+            stop = min(start + step, len(self))
+            values = self.conditional[start:stop].float()
+            if self.unconditional is not None and self.scale is not None:
+                values = guide(values, self.unconditional[start:stop].float(), self.scale[start:stop])
+            yield start, stop, values
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,42 +69,66 @@ class Proposal:
     """Probability of the choice at temperature 1."""
     score: Float[Tensor, " K"]
     """Higher is revealed earlier."""
+    is_finite: Bool[Tensor, " K"]
+    """False where a logit is not a number, or is infinite."""
+    entropy: Float[Tensor, " K"] | None = None
+    """In nats, at temperature 1, where it was asked for."""
 
 
 def propose(
-    logits: Float[Tensor, "K A"],
-    row: Int[Tensor, " K"],
+    logits: Logits,
     *,
     temperature: float,
     score: str,
-    noise: Noise,
+    noise: PlaceNoise | None = None,
+    random_score: Float[Tensor, " K"] | None = None,
+    needs_entropy: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> Proposal:
     """Choose an id for each place and rate the choice.
 
     Args:
-        row: Row of the batch that each place belongs to.
         temperature: 0 takes the largest logit, the lower index among equals; above 0 samples.
+        noise: For sampling.
+        random_score: The score, where it is to be random.
+        dtype: Of probabilities and scores. Sums are kept in float64 in any case, so that of two places the surer is
+            found although thousands of ids take part.
 
     Source:
         Sampling by the largest of logits plus Gumbel noise, in log form, so that large logits do not overflow.
     """
-    logits = logits.to(dtype)
-    if temperature > 0:
-        uniform = noise.uniform(row, logits.shape[1], dtype)
-        choice = (logits + temperature * gumbel(uniform)).argmax(dim=1)
-    else:
-        choice = logits.argmax(dim=1)
-    prob = chosen_prob(logits, choice)
+    width = logits.conditional.shape[1]
+    is_sampled = temperature > 0
+    if is_sampled and noise is None:
+        raise ValueError("this policy draws random numbers; pass noise")
+    parts = [
+        _rate(
+            values, temperature, score, noise.table(start, stop, width) if noise and is_sampled else None, needs_entropy
+        )
+        for start, stop, values in logits.chunks()
+    ]
+    choice, prob, rated, is_finite, entropy = (torch.cat(column) for column in zip(*parts, strict=True))
+    prob = prob.to(dtype)
     if score == "random":
-        return Proposal(choice, prob, noise.uniform(row, 1, dtype).squeeze(1))
-    return Proposal(choice, prob, _SCORES[score](logits, prob))
+        if random_score is None:
+            raise ValueError("this policy draws random scores; pass them")
+        rated = random_score
+    return Proposal(choice, prob, rated.to(dtype), is_finite, entropy if needs_entropy else None)
 
 
-def chosen_prob(logits: Float[Tensor, "K A"], choice: Int[Tensor, " K"]) -> Float[Tensor, " K"]:
-    """Probability that the logits give to one id per place."""
-    chosen = logits.gather(1, choice[:, None]).squeeze(1)
-    return (chosen - logits.logsumexp(dim=1)).exp()
+def rate_present(logits: Logits, present: Int[Tensor, " K"]) -> tuple[Float[Tensor, " K"], Float[Tensor, " K"]]:
+    """Probability of an id that is there already, and its probability relative to the likeliest id's.
+
+    Args:
+        present: Index of each place's id among the allowed ones.
+    """
+    probs, supports = [logits.conditional.new_zeros(0, dtype=torch.float32)] * 2
+    for start, stop, values in logits.chunks():
+        largest = values.amax(dim=1, keepdim=True)
+        support = (values.gather(1, present[start:stop, None]) - largest).exp()[:, 0]
+        probs = torch.cat([probs, (support / _total((values - largest).exp_())).float()])
+        supports = torch.cat([supports, support])
+    return probs, supports
 
 
 def gumbel(uniform: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -113,23 +142,57 @@ def log_score(score: Float[Tensor, " K"], name: str) -> Float[Tensor, " K"]:
     return score if name == "entropy" else score.clamp_min(_TINY).log()
 
 
-def _margin(logits: Tensor, prob: Tensor) -> Tensor:
-    """Distance of the two likeliest ids' probabilities."""
-    best = logits.softmax(dim=1).topk(min(2, logits.shape[1]), dim=1).values
-    return best[:, 0] - best[:, -1] if best.shape[1] > 1 else prob
+def _rate(
+    values: Float[Tensor, "k A"], temperature: float, score: str, noise: Float[Tensor, "k A"] | None, is_entropy: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Choice, probability, score, whether finite, and entropy of a few places."""
+    if noise is None:
+        choice = _argmax(values)
+        largest = values.gather(1, choice[:, None])
+    else:
+        choice = _argmax(_gumbel_in_place(noise).mul_(temperature).add_(values))
+        largest = values.amax(dim=1, keepdim=True)
+    shifted = values - largest
+    chosen = shifted.gather(1, choice[:, None])[:, 0].double()
+    needs_entropy = is_entropy or score == "entropy"
+    weight = shifted.exp() if needs_entropy else shifted.exp_()
+    total = _total(weight)
+    prob = chosen.exp() / total
+    entropy = prob
+    if needs_entropy:
+        entropy = total.log() - _total(weight.mul_(shifted.clamp_min_(_FLAT))) / total
+    rated = {"margin": lambda: _margin(values, largest, total), "entropy": lambda: -entropy}.get(score, lambda: prob)()
+    return choice, prob, rated, largest[:, 0].isfinite() & total.isfinite(), entropy
 
 
-def _negative_entropy(logits: Tensor, prob: Tensor) -> Tensor:
-    """Minus the entropy in nats."""
-    del prob
-    log_prob = logits.log_softmax(dim=1)
-    return (log_prob.exp() * log_prob).nan_to_num(0.0).sum(dim=1)
+def _total(weight: Float[Tensor, "k A"]) -> Float[Tensor, " k"]:
+    """The sum of each row in float64, without a copy of the rows in float64."""
+    whole = weight.shape[1] // _PARTS * _PARTS
+    total = weight[:, whole:].sum(dim=1).double()
+    if whole:
+        total += weight[:, :whole].unflatten(1, (-1, _PARTS)).sum(dim=2).sum(dim=1, dtype=torch.float64)
+    return total
 
 
-_SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "confidence": lambda logits, prob: prob,
-    "margin": _margin,
-    "entropy": _negative_entropy,
-}
+def _argmax(values: Float[Tensor, "k A"]) -> Int[Tensor, " k"]:
+    """The index of each row's largest number, the lowest among equals; several times as fast as one pass for it."""
+    width = values.shape[1]
+    if width <= _PARTS or width % _PARTS:
+        return values.argmax(dim=1)
+    parts = values.unflatten(1, (-1, _PARTS))  # k P _PARTS
+    best = parts.amax(dim=2).argmax(dim=1)
+    inside = parts.gather(1, best[:, None, None].expand(-1, 1, _PARTS))[:, 0]
+    return best * _PARTS + inside.argmax(dim=1)
 
-SCORE_NAMES = (*_SCORES, "random")
+
+def _margin(values: Float[Tensor, "k A"], largest: Float[Tensor, "k 1"], total: Float[Tensor, " k"]) -> Tensor:
+    """Distance of the two likeliest ids' probabilities; of the only one, its probability."""
+    if values.shape[1] == 1:
+        return 1.0 / total
+    second = values.topk(2, dim=1).values[:, 1:]
+    return (1.0 - (second - largest).double().exp()[:, 0]) / total
+
+
+def _gumbel_in_place(uniform: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """`gumbel`, written over the numbers."""
+    return uniform.clamp_min_(_TINY).log_().neg_().clamp_min_(_TINY).log_().neg_()

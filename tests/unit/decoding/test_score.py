@@ -5,19 +5,33 @@ import math
 import pytest
 import torch
 
-from dynin.decoding.score import Noise, Proposal, log_score, propose
+from dynin.decoding.guidance import guide
+from dynin.decoding.noise import Draws, PlaceNoise
+from dynin.decoding.score import Logits, Proposal, log_score, propose, rate_present
 
 LOGITS = torch.tensor([[1.0, 3.0, 3.0], [0.0, 0.0, 0.0]])
-ROWS = torch.tensor([0, 1])
 
 
-def greedy(score: str, logits: torch.Tensor = LOGITS) -> Proposal:
+def greedy(score: str, logits: torch.Tensor = LOGITS, **options) -> Proposal:
     """The proposal at temperature 0 without noise."""
-    return propose(logits, ROWS, temperature=0.0, score=score, noise=Noise(None))
+    return propose(Logits(logits), temperature=0.0, score=score, **options)
+
+
+def noise(num_places: int) -> PlaceNoise:
+    """Random numbers of the places of one row."""
+    places = torch.arange(num_places)
+    return Draws(torch.tensor([5])).at(0, torch.zeros_like(places), places)
+
+
+def wide(num_places: int, width: int, seed: int = 0) -> torch.Tensor:
+    """Logits over more ids than are added up at once."""
+    return 3 * torch.randn(num_places, width, generator=torch.Generator().manual_seed(seed))
 
 
 def test_the_best_id_is_taken_and_the_lower_among_equals() -> None:
     assert greedy("confidence").choice.tolist() == [1, 0]
+    equal = torch.zeros(2, 1024).index_fill(1, torch.tensor([300, 301, 900]), 1.0)
+    assert greedy("confidence", equal).choice.tolist() == [300, 300]
 
 
 def test_confidence_is_the_probability_of_the_choice() -> None:
@@ -28,6 +42,7 @@ def test_confidence_is_the_probability_of_the_choice() -> None:
 def test_margin_is_the_distance_of_the_two_best() -> None:
     logits = torch.tensor([[0.0, math.log(3.0)], [5.0, 5.0]])
     torch.testing.assert_close(greedy("margin", logits).score, torch.tensor([0.5, 0.0]))
+    assert greedy("margin", torch.zeros(1, 1)).score.tolist() == [1.0]
 
 
 def test_entropy_prefers_the_surest() -> None:
@@ -40,33 +55,69 @@ def test_half_precision_logits_are_scored_in_float32() -> None:
     assert greedy("confidence", LOGITS.bfloat16()).score.dtype == torch.float32
 
 
+@pytest.mark.parametrize("width", [1, 255, 256, 1000, 2048])
+def test_many_ids_in_float32_are_rated_as_in_float64(width: int) -> None:
+    logits = wide(9, width)
+    found = greedy("entropy", logits, dtype=torch.float64, needs_entropy=True)
+    prob = logits.double().softmax(dim=1)
+    assert torch.equal(found.choice, logits.argmax(dim=1))
+    torch.testing.assert_close(found.prob, prob.amax(dim=1), rtol=3e-7, atol=0.0)
+    torch.testing.assert_close(-found.score, -(prob * prob.log()).sum(dim=1), rtol=1e-6, atol=1e-7)
+    assert torch.equal(found.entropy, -found.score)
+
+
+def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = Logits(wide(7, 300), wide(7, 300, seed=1), torch.tensor([0.0, 1, 2, 3, 0, 5, 6]))
+    whole = propose(logits, temperature=1.0, score="margin", noise=noise(7))
+    monkeypatch.setattr("dynin.decoding.score._CHUNK", 700)
+    parts = propose(logits, temperature=1.0, score="margin", noise=noise(7))
+    assert torch.equal(whole.choice, parts.choice)
+    assert torch.equal(whole.score, parts.score)
+
+
+def test_guidance_is_applied_before_anything_is_rated() -> None:
+    conditional, unconditional, scale = wide(4, 50), wide(4, 50, seed=1), torch.tensor([0.0, 0.5, 2.0, 3.5])
+    guided = propose(Logits(conditional, unconditional, scale), temperature=0.0, score="confidence")
+    plain = greedy("confidence", guide(conditional, unconditional, scale))
+    assert torch.equal(guided.choice, plain.choice)
+    assert torch.equal(guided.prob, plain.prob)
+
+
 def test_sampling_follows_the_probabilities_at_the_temperature() -> None:
     logits = torch.tensor([[0.0, math.log(4.0)]]).expand(20_000, 2)
-    rows = torch.zeros(20_000, dtype=torch.int64)
-    noise = Noise(torch.Generator().manual_seed(0))
-    drawn = propose(logits, rows, temperature=2.0, score="confidence", noise=noise)
+    drawn = propose(Logits(logits), temperature=2.0, score="confidence", noise=noise(20_000))
     assert float(drawn.choice.float().mean()) == pytest.approx(2 / 3, abs=0.01)
 
 
 def test_large_logits_do_not_overflow() -> None:
-    noise = Noise(torch.Generator().manual_seed(0))
-    drawn = propose(LOGITS * 1000, ROWS, temperature=1.0, score="entropy", noise=noise)
+    drawn = propose(Logits(LOGITS * 1000), temperature=1.0, score="entropy", noise=noise(2))
     assert drawn.score.isfinite().all()
     assert drawn.choice[0] in (1, 2)
 
 
-def test_one_generator_per_row_makes_draws_independent_of_neighbours() -> None:
-    def generators() -> list[torch.Generator]:
-        return [torch.Generator().manual_seed(seed) for seed in (7, 8)]
+def test_impossible_ids_are_allowed_and_other_infinities_are_told() -> None:
+    never, inf, nan = -math.inf, math.inf, math.nan
+    logits = torch.tensor([[0.0, never], [never, never], [0.0, inf], [nan, 0.0]])
+    found = greedy("entropy", logits)
+    assert found.is_finite.tolist() == [True, False, False, False]
+    assert float(found.score[0]) == 0.0
 
-    both = Noise(generators()).uniform(torch.tensor([0, 0, 1]), 4, torch.float32)
-    alone = Noise(generators()).rows([1]).uniform(torch.tensor([0]), 4, torch.float32)
-    torch.testing.assert_close(both[2:], alone)
+
+def test_present_ids_are_rated_by_their_probability_and_against_the_likeliest() -> None:
+    logits = wide(5, 700)
+    present = torch.tensor([0, 699, 3, 5, 300])
+    prob, support = rate_present(Logits(logits), present)
+    expected = logits.softmax(dim=1)
+    torch.testing.assert_close(prob, expected.gather(1, present[:, None])[:, 0])
+    torch.testing.assert_close(support, prob / expected.amax(dim=1))
+    assert [len(part) for part in rate_present(Logits(logits[:0]), present[:0])] == [0, 0]
 
 
-def test_random_scores_need_a_generator() -> None:
-    with pytest.raises(ValueError, match=r"torch\.Generator"):
+def test_random_scores_and_sampling_need_noise() -> None:
+    with pytest.raises(ValueError, match="random scores"):
         greedy("random")
+    with pytest.raises(ValueError, match="noise"):
+        propose(Logits(LOGITS), temperature=1.0, score="confidence")
 
 
 def test_noise_meets_scores_on_a_logarithmic_scale() -> None:
