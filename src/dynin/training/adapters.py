@@ -7,6 +7,7 @@ Source:
     Hu et al., arXiv:2106.09685.
 """
 
+import re
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -15,15 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from dynin.errors import ConfigError
-from dynin.model.transformer import Transformer
 from dynin.optional import import_quietly
 from dynin.training.config import LoraConfig
 
 _A, _B = ".lora_A.default.weight", ".lora_B.default.weight"
 
 
-def add(model: Transformer, config: LoraConfig, *, seed: int) -> None:
+def add(model: nn.Module, config: LoraConfig, *, seed: int, within: str = "blocks") -> None:
     """Freeze the network and put an adapter beside each target; in float32, whatever the network holds.
+
+    Args:
+        within: The part of the network that has the targets.
 
     Raises:
         ConfigError: If the package is missing, or a target is not there.
@@ -31,14 +34,15 @@ def add(model: Transformer, config: LoraConfig, *, seed: int) -> None:
     peft = _peft()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    matrices = {name.rpartition(".")[2] for name, part in model.blocks.named_modules() if isinstance(part, nn.Linear)}
+    parts = model.get_submodule(within).named_modules()
+    matrices = {name.rpartition(".")[2] for name, part in parts if isinstance(part, nn.Linear)}
     unknown = sorted(set(config.targets) - matrices)
     if unknown or not config.targets:
         raise ConfigError(f"setting 'lora.targets' names {unknown or 'nothing'}; known: {', '.join(sorted(matrices))}")
     settings = peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
-        target_modules=rf"blocks\..*\.({'|'.join(config.targets)})",
+        target_modules=rf"{re.escape(within)}\..*\.({'|'.join(config.targets)})",
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="TorchaoLoraLinear")  # it cannot merge by itself; `merged` does
