@@ -8,13 +8,14 @@ told apart by. Two themes steer the look-alikes: one gives a relation over time,
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from dynin.data.emoji_world.artwork import COLOUR_FAMILIES, family
-from dynin.data.emoji_world.referring_facts import crosses, does, overtakes
+from dynin.data.emoji_world.referring_facts import crosses, overtakes, passes_before
 from dynin.data.emoji_world.referring_motion import (
     AXIS,
     HEADINGS,
@@ -27,22 +28,26 @@ from dynin.data.emoji_world.referring_motion import (
     Motion,
     draw_path,
 )  # fmt: skip
-from dynin.data.emoji_world.referring_scene import Bar, ReferringScene, Track, cover, exposure, in_view
+from dynin.data.emoji_world.referring_scene import Bar, ReferringScene, Track, exposure, in_view
 from dynin.data.emoji_world.scene import BACKGROUNDS, Size
 from dynin.data.emoji_world.splits import Split, is_motion_held_out
 
 Relating = Literal["behind", "overtakes", "crosses", "nearest"]
-Reasoning = Literal["leaves", "enters", "fastest", "edge", "hidden", "missing"]
+Reasoning = Literal["leaves", "enters", "fastest", "edge", "hidden", "missing", "alone"]
 RELATING: tuple[Relating, ...] = ("behind", "overtakes", "crosses", "nearest")
-REASONING: tuple[Reasoning, ...] = ("leaves", "enters", "fastest", "edge", "hidden", "missing")
+REASONING: tuple[Reasoning, ...] = ("leaves", "enters", "fastest", "edge", "hidden", "missing", "alone")
 
 FEWEST_THINGS, MOST_THINGS = 3, 6
 MOST_TRIES = 40
 """Paths drawn for one thing before the whole video is drawn anew."""
+MOST_SHARED = 0.35
+"""Part of the smaller of two boxes that lies in the other, at most, mean over the frames in which both are in view."""
 LEAST_EXPOSURE = 0.6
 """Part of a thing's box that is seen, at least, mean over the frames in which it is in view."""
 SLOW, FAST = (0.2, 0.36), (0.62, 0.75)
-_CONSPICUOUS: tuple[Motion, ...] = ("zigzag", "orbit", "reverses", "stops", "accelerates") * 2
+ABSENT_SHARE = 0.35
+"""How many of the things that return are missing in the first frame, besides those that must be: half of all in all."""
+_CONSPICUOUS: tuple[Motion, ...] = ("zigzag", "orbit", "reverses", "stops", "accelerates", "leaves") * 2
 """Motions that are drawn more often, since their paths find room less often."""
 ALIKE_APART = 0.75
 """Look-alikes keep at least so many of their sides between their centres, so that nobody mistakes one for the other."""
@@ -65,9 +70,9 @@ class Role:
 
 def draw_video(names: Sequence[str], split: Split, num_frames: int, generator: np.random.Generator) -> ReferringScene:
     """Draw things, paths, a background and a camera until they fit."""
+    relating = RELATING[int(generator.integers(len(RELATING)))]
+    reasoning = REASONING[int(generator.integers(len(REASONING)))]
     while True:
-        relating = RELATING[int(generator.integers(len(RELATING)))]
-        reasoning = REASONING[int(generator.integers(len(REASONING)))]
         bar = _draw_bar(generator) if relating == "behind" else None
         named = _name(_roles(relating, reasoning, bar, generator), names, split, generator)
         tracks = None if named is None else _place(named, bar, num_frames, generator)
@@ -115,13 +120,13 @@ def _role(motion: Motion, size: Size, generator: np.random.Generator, **more: ob
     heading = STRAIGHT.get(motion)
     if heading is None and motion not in ("still", "orbit", "returns"):
         heading = _heading(generator)
-    is_absent = motion == "returns" and generator.random() < 0.5
+    is_absent = motion == "returns" and generator.random() < ABSENT_SHARE
     return replace(Role(motion=motion, size=size, heading=heading, is_absent_first=is_absent), **more)  # type: ignore[arg-type]
 
 
 def _roles(relating: Relating, reasoning: Reasoning, bar: Bar | None, generator: np.random.Generator) -> list[Role]:
     """The first different thing, the look-alikes, and what else there is."""
-    num_alike = int(generator.choice([2, 3, 4], p=[0.2, 0.45, 0.35]))
+    num_alike = 3 if reasoning == "alone" else int(generator.choice([2, 3, 4], p=[0.2, 0.45, 0.35]))
     small = bar is not None or num_alike == 4 or generator.random() < 0.7
     size: Size = "small" if small else "large"
     other_size: Size = "small" if generator.random() < 0.6 else "large"
@@ -132,6 +137,9 @@ def _roles(relating: Relating, reasoning: Reasoning, bar: Bar | None, generator:
         case "behind":
             assert bar is not None
             alike.append(_role("behind", "small", generator, heading=_heading(generator, bar.axis)))
+            if generator.random() < 0.5:
+                across = _heading(generator, bar.axis)
+                alike.append(_role(across, "small", generator, travel=FAST, must=partial(_passes_before, bar)))
             other = _role(_pick(("still", "left", "right", "up", "down", "orbit"), generator), other_size, generator)
         case "overtakes":
             other = _role(heading, other_size, generator, travel=SLOW)
@@ -144,7 +152,7 @@ def _roles(relating: Relating, reasoning: Reasoning, bar: Bar | None, generator:
     filling = (*MOTIONS, *_CONSPICUOUS)
     if reasoning == "fastest":
         filling = ("still", *STRAIGHT, "returns")
-    elif reasoning in ("leaves", "enters"):
+    elif reasoning in ("leaves", "enters", "alone"):
         filling = tuple(motion for motion in filling if motion != "returns")
     filling = tuple(motion for motion in filling if motion != "behind")
     while len(alike) < num_alike:
@@ -176,8 +184,14 @@ def _reasoned(reasoning: Reasoning, size: Size, generator: np.random.Generator) 
             return [_role(heading, size, generator), _role(_pick((heading, "stops"), generator), size, generator)]
         case "hidden":
             return [_role("returns", size, generator)]
+        case "alone":
+            return [_role("still", size, generator) for _ in range(2)]
         case "missing":
             return [_role(_pick(("enters", "returns"), generator), size, generator, is_absent_first=True)]
+
+
+def _passes_before(bar: Bar, track: Track, _: Track) -> bool:
+    return passes_before(track, bar) is True
 
 
 def _overtakes(track: Track, other: Track) -> bool:
@@ -257,20 +271,12 @@ def _fits(track: Track, placed: Sequence[Track]) -> bool:
         both = seen & in_view(other)
         if not both.any():
             continue
+        distance = np.abs(track.path.centres - other.path.centres)[both]
         if track.kind == other.kind:
-            distance = np.abs(track.path.centres - other.path.centres).max(axis=1)
-            if (distance[both] < ALIKE_APART * track.side).any():
+            if (distance.max(axis=1) < ALIKE_APART * track.side).any():
                 return False
-        elif max(float(cover(track, other)[both].mean()), float(cover(other, track)[both].mean())) > 0.35:
+            continue
+        shared = np.clip((track.side + other.side) / 2 - distance, 0, min(track.side, other.side)).prod(axis=1)
+        if shared.mean() > MOST_SHARED * min(track.side, other.side) ** 2:
             return False
     return True
-
-
-def is_video_held_out(scene: ReferringScene) -> bool:
-    """Whether any thing of the video has a motion that is held out for it."""
-    return any(is_motion_held_out(track.name, track.motion) for track in scene.tracks)
-
-
-def doing(scene: ReferringScene, deed: str) -> list[int]:
-    """The things that do something beyond doubt."""
-    return [index for index, track in enumerate(scene.tracks) if does(deed, track) is True]
