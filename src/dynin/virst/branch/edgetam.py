@@ -25,7 +25,7 @@ class ResampledMemory:
     """A frame becomes learned latents that looked at all cells, and latents that looked at one window each."""
 
     def condense(
-        self, network: Any, cells: Float[Tensor, "B E Y X"], position: Float[Tensor, "1 E Y X"]
+        self, network: Any, cells: Float[Tensor, "B E I J"], position: Float[Tensor, "1 E I J"]
     ) -> tuple[Float[Tensor, "B P E"], Float[Tensor, "#B P E"]]:
         """The latents and their position code."""
         tokens, places = network.spatial_perceiver(cells, position.expand_as(cells))

@@ -10,7 +10,8 @@ differentiable. Does not know sentences, anchors, or the order of frames: `virst
                              +----------|--------------------------remember---------------------+
                                         +-- Memory <--------------------+
 
-Letters beside those of `types.py`: in this folder N is prompt tokens of a row, M mask candidates, P tokens of a memory.
+Letters beside those of `types.py`: in this folder N is prompt tokens of a row, M mask candidates, P tokens
+of a memory and E its width; I and J are rows and columns of cells, y and x those of mask logits.
 A row is one sentence about one video; rows of a batch are at the same place of their videos.
 """
 
@@ -38,9 +39,9 @@ ABSENT_LOGIT = -1024.0
 class FrameFeatures:
     """What is computed once for a frame, whatever is asked about it. The first axis counts frames, or rows."""
 
-    cells: Float[Tensor, "B D Y X"]
+    cells: Float[Tensor, "B D I J"]
     """Features of the coarsest level, before any memory: what the fusions read (`S_seg`)."""
-    position: Float[Tensor, "1 D Y X"]
+    position: Float[Tensor, "1 D I J"]
     """Position code of the cells."""
     fine: tuple[Tensor, ...]
     """Finer levels as the mask decoder takes them, finest first: (B, C, rows, columns)."""
@@ -77,7 +78,7 @@ def concatenate(features: Sequence[FrameFeatures]) -> FrameFeatures:
 class MaskOutput:
     """What the decoder says about one frame, one row for each sentence."""
 
-    mask_logits: Float[Tensor, "B Y X"]
+    mask_logits: Float[Tensor, "B y x"]
     """Of the chosen candidate, at `mask_size`, ungated: above 0 is the object, where there is one."""
     predicted_iou: Float[Tensor, " B"]
     """What the branch believes the IoU of the chosen candidate to be, in [0, 1]."""
@@ -85,7 +86,7 @@ class MaskOutput:
     """Logit of the object being visible in this frame."""
     pointer: Float[Tensor, "B D"]
     """Object pointer, gated: what later frames remember of the object besides the memory of its place."""
-    candidate_logits: Float[Tensor, "B M Y X"]
+    candidate_logits: Float[Tensor, "B M y x"]
     """All candidates the choice was made from: one for "single", the others for "best"."""
     candidate_iou: Float[Tensor, "B M"]
     chosen: Int[Tensor, " B"]
@@ -96,7 +97,7 @@ class MaskOutput:
         """Probability of the object being visible times predicted IoU, in [0, 1]."""
         return self.object_score.sigmoid() * self.predicted_iou.clamp(0, 1)
 
-    def gated_logits(self, gate: Gate = "hard") -> Float[Tensor, "B Y X"]:
+    def gated_logits(self, gate: Gate = "hard") -> Float[Tensor, "B y x"]:
         """Mask logits with the object score applied.
 
         Hard: `ABSENT_LOGIT` everywhere where the score is not above 0, as published. Soft: the logit of the product of
@@ -133,10 +134,10 @@ class Recalled:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Pointed:
-    """A pointer with its signed distance in time; positive distances lie behind."""
+    """A pointer with its signed distance in frames; positive distances lie behind."""
 
     pointer: Float[Tensor, "B D"]
-    distance: float
+    distance: int
 
 
 @runtime_checkable
@@ -181,13 +182,13 @@ class MaskBranch(Protocol):
         """
         ...
 
-    def without_memory(self, features: FrameFeatures) -> Float[Tensor, "B D Y X"]:
+    def without_memory(self, features: FrameFeatures) -> Float[Tensor, "B D I J"]:
         """Cells for the decoder where no memory is looked at."""
         ...
 
     def attend(
         self, features: FrameFeatures, recalled: Sequence[Recalled], pointers: Sequence[Pointed], *, max_pointers: int
-    ) -> Float[Tensor, "B D Y X"]:
+    ) -> Float[Tensor, "B D I J"]:
         """Cells for the decoder after a look at memories, of which there must be one at least.
 
         Args:
@@ -197,7 +198,7 @@ class MaskBranch(Protocol):
 
     def decode(
         self,
-        cells: Float[Tensor, "B D Y X"],
+        cells: Float[Tensor, "B D I J"],
         features: FrameFeatures,
         prompts: Float[Tensor, "B N D"] | None,
         *,

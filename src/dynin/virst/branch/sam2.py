@@ -9,7 +9,7 @@ call below is one of them, in the order in which that loop uses it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -25,11 +25,12 @@ _NEVER_CALLED = ("no_memory_positional_encoding", "mask_downsample", "mask_embed
 """Parts that serve points and given masks alone, or nothing: no gradient ever reaches them."""
 
 
+@runtime_checkable
 class MemoryForm(Protocol):
     """How the memory of a frame is stored."""
 
     def condense(
-        self, network: Any, cells: Float[Tensor, "B E Y X"], position: Float[Tensor, "1 E Y X"]
+        self, network: Any, cells: Float[Tensor, "B E I J"], position: Float[Tensor, "1 E I J"]
     ) -> tuple[Float[Tensor, "B P E"], Float[Tensor, "#B P E"]]:
         """Tokens and their position code."""
         ...
@@ -44,7 +45,7 @@ class GridMemory:
     """Every cell is a token: SAM2 and the tracker of SAM3."""
 
     def condense(
-        self, network: Any, cells: Float[Tensor, "B E Y X"], position: Float[Tensor, "1 E Y X"]
+        self, network: Any, cells: Float[Tensor, "B E I J"], position: Float[Tensor, "1 E I J"]
     ) -> tuple[Float[Tensor, "B P E"], Float[Tensor, "#B P E"]]:
         """Cells in raster order."""
         return cells.flatten(2).transpose(1, 2), position.flatten(2).transpose(1, 2)
@@ -143,7 +144,7 @@ class Sam2Branch(nn.Module):
         levels = [torch.cat(level) for level in zip(*(found for found, _ in parts), strict=True)]
         return FrameFeatures(cells=levels[-1], position=parts[0][1], fine=tuple(levels[:-1]))
 
-    def _encode(self, frames: Float[Tensor, "B 3 Y X"]) -> tuple[list[Tensor], Float[Tensor, "1 D Y X"]]:
+    def _encode(self, frames: Float[Tensor, "B 3 Y X"]) -> tuple[list[Tensor], Float[Tensor, "1 D I J"]]:
         """Levels, finest first, and the position code of the last."""
         found = self.network.get_image_features(frames.to(self.network.no_memory_embedding.dtype), return_dict=True)
         sizes = [(size[0], size[1]) for size in self.network.backbone_feature_sizes]
@@ -153,13 +154,13 @@ class Sam2Branch(nn.Module):
         ]
         return levels, found.fpn_position_encoding[-1].permute(1, 2, 0).unflatten(2, sizes[-1])[:1]
 
-    def without_memory(self, features: FrameFeatures) -> Float[Tensor, "B D Y X"]:
+    def without_memory(self, features: FrameFeatures) -> Float[Tensor, "B D I J"]:
         """Cells with the learned mark of a frame that remembers nothing."""
         return features.cells + self.network.no_memory_embedding.reshape(1, -1, 1, 1)
 
     def attend(
         self, features: FrameFeatures, recalled: Sequence[Recalled], pointers: Sequence[Pointed], *, max_pointers: int
-    ) -> Float[Tensor, "B D Y X"]:
+    ) -> Float[Tensor, "B D I J"]:
         """Cells after a look at memories and pointers.
 
         Row `r - 1` of the learned temporal codes marks a frame `r` steps back, the last row a prompted frame.
@@ -210,7 +211,7 @@ class Sam2Branch(nn.Module):
 
     def decode(
         self,
-        cells: Float[Tensor, "B D Y X"],
+        cells: Float[Tensor, "B D I J"],
         features: FrameFeatures,
         prompts: Float[Tensor, "B N D"] | None,
         *,
@@ -253,7 +254,12 @@ class Sam2Branch(nn.Module):
     def remember(
         self, features: FrameFeatures, output: MaskOutput, *, gate: Gate = "hard", is_binary: bool = False
     ) -> Memory:
-        """Encode a frame with its mask, enlarged to the size that the memory encoder shrinks to the grid."""
+        """Encode a frame with its mask, enlarged to the size that the memory encoder shrinks to the grid.
+
+        Parity:
+            The library's own loop enlarges a mask to the frame first. The two agree where cells are as coarse as the
+            memory encoder shrinks, as in every published network.
+        """
         config = self.network.config
         stride = config.mask_downsampler_total_stride
         logits = F.interpolate(

@@ -1,0 +1,58 @@
+"""Mask branches with drawn weights, small enough to answer in milliseconds, and clips for them."""
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dynin.virst.branch.build import build, small_config
+from dynin.virst.branch.sam2 import Sam2Branch
+
+SPREAD = 30.0
+
+transformers = pytest.importorskip("transformers")
+
+IMAGE_PX = 64
+WIDTH = 128
+"""Twice the width of a memory, so that a pointer becomes two tokens; the library's own loop cannot do with one."""
+
+
+def sam2_config() -> dict[str, Any]:
+    return small_config(IMAGE_PX, width=WIDTH, hiera_width=8, patch_px=4)
+
+
+def edgetam_config() -> dict[str, Any]:
+    """EdgeTAM's memory behind the image encoder of SAM2: its own encoder is a network of another package."""
+    values = sam2_config()
+    values["model_type"] = "edgetam_video"
+    values["vision_config"]["model_type"] = "edgetam_vision_model"
+    values["memory_attention_rope_k_sizes"] = [2, 2]
+    values["memory_attention_mlp_hidden_size"] = values.pop("memory_attention_feed_forward_hidden_size")
+    values |= {"perceiver_resampler_num_latents": 3, "perceiver_resampler_num_latents_2d": 4}
+    return values
+
+
+@functools.cache
+def shared_branch(seed: int = 0) -> Sam2Branch:
+    """A branch in evaluation; it is handed to every caller, so that none may change it."""
+    return make_branch(sam2_config(), seed).eval()
+
+
+def make_branch(values: dict[str, Any], seed: int = 0) -> Sam2Branch:
+    """A branch in which no learned code is near nothing, and object scores are not all alike, as those drawn are."""
+    generator = torch.Generator().manual_seed(seed)
+    branch = build(values, generator)
+    with torch.no_grad():
+        branch.network.mask_decoder.pred_obj_score_head.proj_out.weight.mul_(SPREAD)
+        for name, value in branch.network.named_parameters():
+            if "." not in name:
+                value.normal_(generator=generator)
+    return branch
+
+
+def random_frames(count: int, seed: int = 1) -> Float[Tensor, "T 3 Y X"]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(count, 3, IMAGE_PX, IMAGE_PX, generator=generator) * 2 - 1
