@@ -44,7 +44,7 @@ LORA_ALPHA = 16.0
 ST = "st_embed"
 TABLE = "model.embed_tokens.weight"
 MAX_LISTED = 6
-_WRAPPED = "base_model.model."
+WRAPPED = "base_model.model."
 _ENCODER = "model.vision_tower.vision_tower.encoder."
 _ADAPTER = re.compile(r"(.+)\.lora_([AB])\.(?:([^.]+)\.)?weight")
 _RULES: tuple[tuple[str, str], ...] = (
@@ -143,18 +143,20 @@ class Contents:
         Raises:
             CheckpointError: For a tensor that is not finite.
         """
-        names = {matrix.stored: name for name, matrix in self.parts[part].items()}
         place = torch.get_default_device() if device is None else device
-        for stored, value in self.files.stream():
-            if (name := names.get(stored)) is not None:
-                made = value.to(place)
-                if (matrix := self.parts[part][name]).first:
-                    first, second = (self._one(factor).to(place) for factor in (matrix.first, matrix.second))
-                    made = folded(made, first, second, alpha)
-                if dtype is not None and made.is_floating_point():
-                    made = made.to(dtype)
-                _require_finite(stored, made, self.files)
-                yield name, made
+        for shard in self.files.shards:
+            with safe_open(shard, framework="pt") as file:
+                for name, matrix in self.parts[part].items():
+                    if self.files.tensors[matrix.stored].shard != shard:
+                        continue
+                    made = file.get_tensor(matrix.stored).to(place)
+                    if matrix.first:
+                        first, second = (self._one(factor).to(place) for factor in (matrix.first, matrix.second))
+                        made = folded(made, first, second, alpha)
+                    if dtype is not None and made.is_floating_point():
+                        made = made.to(dtype)
+                    _require_finite(matrix.stored, made, self.files)
+                    yield name, made
 
     def _one(self, stored: str) -> Tensor:
         """A tensor by itself, whichever shard it lies in."""
@@ -179,7 +181,7 @@ def contents_of(files: Repository) -> Contents:
     faults: list[str] = []
     for stored in files.tensors:
         found = _ADAPTER.fullmatch(stored)
-        name = (found[1] if found else stored).removeprefix(_WRAPPED)
+        name = (found[1] if found else stored).removeprefix(WRAPPED)
         place, key = (adapters.setdefault(name, {}), found[2]) if found else (plain, _unwrapped(name))
         if key in place:
             faults.append(f"{stored} and {place[key]} are one tensor under two names")
@@ -292,7 +294,7 @@ def _wrapped(name: str, layout: Layout, owners: set[str]) -> str:
     plain = _unwrapped(name)
     owner, _, leaf = plain.rpartition(".")
     has_adapter = re.sub(r"^model\.", "language.", owner) in owners
-    return _WRAPPED + (f"{owner}.base_layer.{leaf}" if has_adapter and layout == "peft" else plain)
+    return WRAPPED + (f"{owner}.base_layer.{leaf}" if has_adapter and layout == "peft" else plain)
 
 
 def _unwrapped(name: str) -> str:

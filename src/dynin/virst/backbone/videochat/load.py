@@ -78,7 +78,7 @@ def load(
     Args:
         config: As `config_of` gives it.
         device: Where the weights go as they are read; None leaves them where tensors are made by default.
-        dtype: What they are cast to; None takes what most of them are stored in.
+        dtype: What they are cast to, but for the [ST] embeddings, which are in float32; None takes what most are in.
         alpha: Adapters count alpha / rank.
 
     Raises:
@@ -98,7 +98,7 @@ def load(
     for name, value in contents.stream(Part.BACKBONE, kind, device=device, alpha=alpha):
         state[names[name]] = value
     row = state[names[TABLE]][model.prompter.st_id]
-    state[ST] = row.expand(model.st_embed.shape[0], -1).clone()
+    state[ST] = row.float().repeat(model.st_embed.shape[0], 1)  # what fusions change stays in full precision
     model.load_state_dict(state, assign=True)
     language.refresh_rotary(model.language)
     model.start = files.folder
