@@ -18,6 +18,9 @@ from dynin.errors import RequestError
 
 SPLITS = ("train", "held_out")
 Split = Literal["train", "held_out"]
+REFERRING = {"referring": 24, "referring-still": 1}
+"""Frames of what sentences refer to."""
+REFERRING_SIDE_PX = 96
 MOST_EXAMPLES = 100_000
 DEFAULT_CODEC = Path("runs/codecs/speech")
 
@@ -31,14 +34,19 @@ data = typer.Typer(
 
 @data.command("emoji-world")
 def emoji_world(
-    task: Annotated[str, typer.Option(help="A row of the task table, such as v2t.")] = "t2i",
+    task: Annotated[
+        str, typer.Option(help="A row of the task table, such as v2t; or referring, referring-still.")
+    ] = "t2i",
     count: Annotated[int, typer.Option(help="How many examples.")] = 5,
     output: Annotated[Path, typer.Option(metavar="DIR", help="The folder.")] = Path("examples"),
     seed: Annotated[int, typer.Option(help="Same seed, same examples.")] = 0,
     split: Annotated[str, typer.Option(help="train or held_out.")] = "train",
 ) -> None:
-    """Write examples of a task: media files and captions.jsonl."""
-    _write_examples(task, output, count=count, seed=seed, split=_known(split, count, seed))
+    """Write examples of a task: media files and captions.jsonl; of what sentences refer to: sheets with outlines."""
+    if task in REFERRING:
+        _write_referring(task, output, count=count, seed=seed, split=_known(split, count, seed))
+    else:
+        _write_examples(task, output, count=count, seed=seed, split=_known(split, count, seed))
 
 
 @data.command()
@@ -77,15 +85,11 @@ def _write_examples(task: str, output: Path, *, count: int, seed: int, split: Sp
     from dynin.media.files import replace_whole
 
     if task not in TASKS:
-        raise RequestError(f"unknown task {task!r}{suggest(task, TASKS)}")
-    if output.exists() and not output.is_dir():
-        raise RequestError(f"{output} is a file; give a folder")
+        raise RequestError(f"unknown task {task!r}{suggest(task, (*TASKS, *REFERRING))}")
+    _refuse_file(output)
     world = EmojiWorld(seed, split=split, speak=voice.speak)
     first = world.example(task, 0)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError(f"{output}: cannot be made ({error.strerror}); choose another folder") from error
+    _make_folder(output)
     lines = []
     for index in range(count):
         example = first if index == 0 else world.example(task, index)
@@ -100,6 +104,31 @@ def _write_examples(task: str, output: Path, *, count: int, seed: int, split: Sp
     with replace_whole(output / "captions.jsonl") as temporary:
         temporary.write_text("".join(lines), encoding="utf-8")
     typer.echo(f"{count} examples of {task} ({split}, seed {seed}) in {output}")
+
+
+def _write_referring(task: str, output: Path, *, count: int, seed: int, split: Split) -> None:
+    """Sheets and animations of videos or stills, one for each sentence."""
+    from dynin.cli.referring_sheet import write_sheets
+    from dynin.data.referring.emoji_world import EmojiReferring
+    from dynin.data.referring.source import walk
+
+    _refuse_file(output)
+    _make_folder(output)
+    source = EmojiReferring(seed, split, num_videos=count, num_frames=REFERRING[task], side_px=REFERRING_SIDE_PX)
+    num_sentences = write_sheets(walk(source), output)
+    typer.echo(f"{num_sentences} sentences about {count} examples of {task} ({split}, seed {seed}) in {output}")
+
+
+def _refuse_file(output: Path) -> None:
+    if output.exists() and not output.is_dir():
+        raise RequestError(f"{output} is a file; give a folder")
+
+
+def _make_folder(output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"{output}: cannot be made ({error.strerror}); choose another folder") from error
 
 
 def _written(values: Mapping, folder: Path, stem: str) -> dict[str, str]:
