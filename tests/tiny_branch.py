@@ -28,7 +28,6 @@ def edgetam_config() -> dict[str, Any]:
     """EdgeTAM's memory behind the image encoder of SAM2: its own encoder is a network of another package."""
     values = sam2_config()
     values["model_type"] = "edgetam_video"
-    values["vision_config"]["model_type"] = "edgetam_vision_model"
     values["memory_attention_rope_k_sizes"] = [2, 2]
     values["memory_attention_mlp_hidden_size"] = values.pop("memory_attention_feed_forward_hidden_size")
     values |= {"perceiver_resampler_num_latents": 3, "perceiver_resampler_num_latents_2d": 4}

@@ -21,6 +21,8 @@ from dynin.repository import read_weight_map, require_replaceable, verify
 
 INDEX = "pytorch_model.bin.index.json"
 SINGLE_NAMES = ("pytorch_model.bin", "diffusion_pytorch_model.bin", "model.pt", "model.pth", "model.ckpt")
+NESTED = ("state_dict", "model_state_dict", "model")
+"""Under which name tensors lie where a file holds them and more: PyTorch Lightning's, VIRST's, SAM2's."""
 MAX_SHARD_BYTES = 5 * 10**9
 _KEPT = (".json", ".txt", ".md", ".model")
 
@@ -36,6 +38,7 @@ def to_safetensors(source: Path, destination: Path) -> None:
     weight_map = read_weight_map(source / INDEX, ".bin") if (source / INDEX).is_file() else None
     if weight_map is None:
         files = [source / name for name in SINGLE_NAMES if (source / name).is_file()][:1]
+        files = files or _only(source)
     else:
         files = [source / name for name in dict.fromkeys(weight_map.values())]
     if not files:
@@ -62,12 +65,18 @@ def to_safetensors(source: Path, destination: Path) -> None:
     checkpoint.replace_folder(destination, write)
 
 
+def _only(source: Path) -> list[Path]:
+    """The one file of PyTorch, however it is called; none where there are several."""
+    found = [path for path in sorted(source.glob("*")) if path.suffix in (".pt", ".pth")]
+    return found if len(found) == 1 else []
+
+
 def _is_kept(path: Path) -> bool:
     return path.is_file() and path.suffix in _KEPT and not path.name.endswith(".index.json")
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of one pickle; nested under `state_dict` where it says so."""
+    """The tensors of one pickle; nested under one of the names of `NESTED` where they are."""
     try:
         values = _unpickle(path)
     except Exception as error:  # what is no tensor ends in one of many errors of the reader
@@ -77,8 +86,10 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"{path}: cannot be read as plain tensors ({reason[:160]}); fetch it again, or ask its author for "
             "safetensors"
         ) from error
-    if isinstance(values, dict) and isinstance(values.get("state_dict"), dict):
-        values = values["state_dict"]
+    for key in NESTED:
+        if isinstance(values, dict) and isinstance(values.get(key), dict):
+            values = values[key]
+            break
     if not isinstance(values, dict) or not values:
         raise CheckpointError(f"{path}: holds {type(values).__name__}, expected tensors by name")
     wrong = [

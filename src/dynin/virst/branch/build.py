@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from dynin.config import suggest
@@ -22,8 +23,10 @@ from dynin.virst.branch.sam2 import SAM2, Sam2Branch
 
 MEMORY_WIDTH = 64
 """Width of memory tokens; the memory attention of `transformers` reads no other."""
+
 COARSE_STRIDE = 4
 """Cells are this many times coarser than mask logits."""
+_REFUSALS = (TypeError, ValueError, KeyError, AttributeError, RuntimeError, ImportError, StrictDataclassError)
 
 
 def library() -> ModuleType:
@@ -134,7 +137,7 @@ def build(values: Mapping[str, object], generator: torch.Generator | None = None
         with quietly(), torch.random.fork_rng(devices=[]):  # what the library draws is drawn anew or filled
             config = getattr(package, family.config_name).from_dict(dict(values))
             network = getattr(package, family.class_name)(config)
-    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, ImportError) as error:
+    except _REFUSALS as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(
             f"the config makes no {family.class_name} ({reason}); correct the config of the branch"

@@ -14,6 +14,7 @@ What fits and what does not:
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -27,9 +28,9 @@ class ResampledMemory:
     def condense(
         self, network: Any, cells: Float[Tensor, "B E I J"], position: Float[Tensor, "1 E I J"]
     ) -> tuple[Float[Tensor, "B P E"], Float[Tensor, "#B P E"]]:
-        """The latents and their position code."""
-        tokens, places = network.spatial_perceiver(cells, position.expand_as(cells))
-        return tokens, places
+        """The latents and their position code, row by row: the library's resampler takes one row at a time."""
+        rows = [network.spatial_perceiver(row, position) for row in cells.split(1)]
+        return torch.cat([tokens for tokens, _ in rows]), rows[0][1]
 
     def extra(self, num_frames: int) -> dict[str, int]:
         """Positions are repeated once for each frame that is remembered."""
