@@ -91,7 +91,7 @@ def decoding(
     segments: Sequence[Segment],
     *,
     mask_id: int,
-    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | Noise | None = None,
     observer: Callable[[Step], None] | None = None,
 ) -> Decoding[Decoded]:
     """Complete a canvas, asking for logits; segments are decoded in their order, each seeing those before it.
@@ -101,7 +101,8 @@ def decoding(
     Args:
         mask_id: The id that means hidden.
         generator: One for the batch, or one per row, which makes a row's draws independent of its neighbours.
-            Greedy policies need none.
+            Greedy policies need none. A `Noise` is taken as it is: with numbers drawn elsewhere, two decoders can be
+            compared step by step.
         observer: Called after every step, for traces and for text shown as it appears.
 
     Raises:
@@ -114,7 +115,7 @@ def decoding(
         mask_id=mask_id,
         canvas=replace(canvas, ids=canvas.ids.clone()),
         is_target=tuple(segment.is_target for segment in segments),
-        noise=Noise(generator),
+        noise=generator if isinstance(generator, Noise) else Noise(generator),
         observer=observer,
     )
     return state.decode(segments)
