@@ -8,6 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dynin.config import suggest
+from dynin.data.referring import (
+    ade20k,
+    coco_stuff,
+    lv_vis,
+    mevis,
+    paco,
+    pascal_part,
+    reason_seg,
+    ref_davis17,
+    ref_youtube_vos,
+    refcoco,
+    revos,
+)
 from dynin.data.referring.source import ReferringSource
 from dynin.errors import DataError
 
@@ -18,14 +31,46 @@ class Dataset:
 
     name: str
     folders: tuple[str, ...]
-    """What its folder is called where it lies beside others."""
+    """What its folder is called where it lies beside others; none where it consists of several beside each other."""
     splits: tuple[str, ...]
     """Names of its splits; the first is the one that is scored where none is named."""
     open: Callable[[Path, str], ReferringSource]
     """Opens a split of the dataset whose own folder is given."""
 
 
-DATASETS: tuple[Dataset, ...] = ()
+def _refer(name: str, *splits: str) -> Dataset:
+    return Dataset(
+        name=name, folders=("refer_seg",), splits=splits, open=lambda root, split: refcoco.Refer(root, name, split)
+    )
+
+
+DATASETS: tuple[Dataset, ...] = (
+    Dataset(name="mevis", folders=("mevis", "MeViS", "MeViS_release"), splits=mevis.SPLITS, open=mevis.read),
+    Dataset(name="revos", folders=("ReVOS", "revos", "REVOS"), splits=revos.SPLITS, open=revos.read),
+    Dataset(
+        name="ref-youtube-vos",
+        folders=("Ref-Youtube-VOS", "refytvos", "Ref-YouTube-VOS", "ref-youtube-vos", "Refer-YouTube-VOS"),
+        splits=ref_youtube_vos.SPLITS,
+        open=ref_youtube_vos.read,
+    ),
+    Dataset(
+        name="ref-davis17",
+        folders=("davis17", "ref-davis", "Ref-DAVIS17"),
+        splits=ref_davis17.SPLITS,
+        open=ref_davis17.read,
+    ),
+    Dataset(name="lv-vis", folders=("lvvis", "LV-VIS", "lv-vis"), splits=lv_vis.SPLITS, open=lv_vis.read),
+    _refer("refcoco", "val", "testA", "testB", "train"),
+    _refer("refcoco+", "val", "testA", "testB", "train"),
+    _refer("refcocog", "val", "test", "train"),
+    _refer("refclef", "val", "testA", "testB", "testC", "train"),
+    _refer("grefcoco", "val", "testA", "testB", "train"),
+    Dataset(name="reason-seg", folders=("reason_seg", "ReasonSeg"), splits=reason_seg.SPLITS, open=reason_seg.read),
+    Dataset(name="ade20k", folders=("ade20k", "ADEChallengeData2016"), splits=ade20k.SPLITS, open=ade20k.read),
+    Dataset(name="coco-stuff", folders=(), splits=coco_stuff.SPLITS, open=coco_stuff.read),
+    Dataset(name="paco", folders=(), splits=paco.SPLITS, open=paco.read),
+    Dataset(name="pascal-part", folders=(), splits=pascal_part.SPLITS, open=pascal_part.read),
+)
 
 _BY_NAME = {dataset.name: dataset for dataset in DATASETS}
 

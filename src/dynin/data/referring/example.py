@@ -34,6 +34,8 @@ class ReferringExample:
     """RGB of the frame at an index."""
     read_mask: Callable[[int], Bool[np.ndarray, "Y X"]] | None = None
     """Visible pixels of everything the sentence means, at an index; None where the masks are not public."""
+    read_void: Callable[[int], Bool[np.ndarray, "Y X"]] | None = None
+    """Pixels at an index that are no one's and that scores leave out; None where there are none."""
     rate_hz: float | None = None
     """Frames per second, where known."""
     read_foreground: Callable[[int], Bool[np.ndarray, "Y X"]] | None = None
