@@ -5,21 +5,23 @@ Enters: a `Transformer`. Leaves: a `decoding.query.Denoiser`, and a `QueryDenois
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dynin.decoding.query import Query
-from dynin.model.cached import CachedDenoiser, CachedRow
+from dynin.model.cached import CachedDenoiser, CachedRow, RefreshRule
+from dynin.model.output import OutputRows
+from dynin.model.packed import Batch, only_asked, states
 from dynin.model.transformer import Transformer
 
 
 class TransformerDenoiser:
-    """Runs the network over whole sequences, and its output table only where it matters."""
+    """Runs the network over whole sequences: the output table, and most of the last layer, only where it matters."""
 
     def __init__(self, model: Transformer) -> None:
         """Keep the network."""
         self._model = model
+        self._output = OutputRows(model.output.weight)
 
     def __call__(
         self,
@@ -29,8 +31,18 @@ class TransformerDenoiser:
         allowed: Int[Tensor, " A"] | None,
     ) -> Float[Tensor, "K A"]:
         """Logits in float32 at flat positions, over the allowed ids."""
-        hidden = self._model.hidden(ids, attend).flatten(0, 1)[rows]  # K D
-        return self._model.head(hidden, allowed).float()
+        (hidden,) = states(self._model, [Batch(ids, attend, rows)])
+        return self._output.logits(hidden, allowed).float()
+
+    def answer(self, query: Query) -> Float[Tensor, "K A"]:
+        """Logits at `query.rows` over `query.allowed`, in the dtype of the network."""
+        (hidden,) = states(self._model, [batch_of(query)])
+        return self._output.logits(hidden, query.allowed)
+
+
+def batch_of(query: Query) -> Batch:
+    """The sequences of a query of which something is asked."""
+    return only_asked(Batch(query.ids, query.attend, query.rows, query.counts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +67,26 @@ class PolicyDenoiser:
         Args:
             max_cache_bytes: Largest memory for keys and values; None for no bound.
         """
+        self._plain = TransformerDenoiser(model)
         self._network = CachedDenoiser(model, max_bytes=max_cache_bytes)
         self._efforts: dict[int, Effort] = {}
 
     def answer(self, query: Query) -> Float[Tensor, "K A"]:
-        """Logits in float32 at `query.rows` over `query.allowed`.
+        """Logits at `query.rows` over `query.allowed`, in the dtype of the network or in float32.
 
         Raises:
             RequestError: If keys and values would take more memory than allowed.
         """
-        logits = self._logits(query)
-        counts = self._network.last_columns.view(2 if query.is_guided else 1, -1).sum(dim=0).tolist()
-        for row, count in zip(query.keys, counts, strict=True):
+        if query.refresh is None:
+            logits = self._plain.answer(query)
+            asked = query.counts or (1,) * len(query.ids)
+            columns = [query.ids.shape[1] if count else 0 for count in asked]
+        else:
+            logits = self._remembering(query, query.refresh)
+            columns = self._network.last_columns.tolist()
+        number = len(query.keys)
+        for at, row in enumerate(query.keys):
+            count = sum(columns[at::number])
             if count:
                 before = self.effort(row)
                 self._efforts[row] = Effort(before.num_passes + 1, before.num_columns + count)
@@ -76,24 +96,11 @@ class PolicyDenoiser:
         """What a row of the canvas has cost so far."""
         return self._efforts.get(row, Effort(0, 0))
 
-    def _logits(self, query: Query) -> Float[Tensor, "K A"]:
-        """The answer; afterwards the network's counts are about every row of the query."""
-        branches = 2 if query.is_guided else 1
-        if query.refresh is not None:
-            cached = [
-                CachedRow(key=(row, branch), refresh=query.refresh, begins_block=query.step == 0)
-                for branch in range(branches)
-                for row in query.keys
-            ]
-            return self._network(query.ids, query.attend, query.rows, query.allowed, cached)
-        length = query.ids.shape[1]
-        row, column = query.rows // length, query.rows % length
-        asked = torch.unique(row)
-        if len(asked) == len(query.ids):
-            return self._network(query.ids, query.attend, query.rows, query.allowed)
-        attend = None if query.attend is None else query.attend[asked]
-        rows = torch.searchsorted(asked, row) * length + column
-        logits = self._network(query.ids[asked], attend, rows, query.allowed)
-        everyone = torch.zeros(len(query.ids), dtype=torch.int64).index_copy(0, asked.cpu(), self._network.last_columns)
-        self._network.last_columns = everyone
-        return logits
+    def _remembering(self, query: Query, refresh: RefreshRule) -> Float[Tensor, "K A"]:
+        """The answer with keys and values remembered."""
+        cached = [
+            CachedRow(key=(row, branch), refresh=refresh, begins_block=query.step == 0)
+            for branch in range(2 if query.is_guided else 1)
+            for row in query.keys
+        ]
+        return self._network(query.ids, query.attend, query.rows, query.allowed, cached)
