@@ -1,0 +1,54 @@
+"""Settings to a new VIRST: the backbone from its start, a mask branch, fusions with drawn weights.
+
+Enters: a `VirstConfig`, a seed. Leaves: a `Virst`. Does not know checkpoints of VIRST (`virst.folder`) or trainings.
+"""
+
+from pathlib import Path
+
+import torch
+
+from dynin import checkpoint
+from dynin.virst.backbone.protocol import Backbone
+from dynin.virst.branch import build as branches
+from dynin.virst.branch import convert
+from dynin.virst.branch.protocol import MaskBranch
+from dynin.virst.config import BranchConfig, VirstConfig
+from dynin.virst.model import Virst
+
+
+def build(config: VirstConfig, *, seed: int, device: torch.device | str | None = None) -> Virst:
+    """A new VIRST.
+
+    Raises:
+        CheckpointError: If a start is missing or damaged.
+        ConfigError: If settings contradict each other or a part.
+        RequestError: If the package transformers is missing.
+    """
+    backbone = backbone_of(config, seed=seed, device=device)
+    return Virst(config, backbone, branch_of(config.branch, seed=seed), seed=seed).to(device)
+
+
+def backbone_of(config: VirstConfig, *, seed: int, device: torch.device | str | None = None) -> Backbone:
+    """The backbone that the settings name, with new adapters; errors as in `build`."""
+    settings, num_st, has_distinct_st = config.backbone, config.num_st, config.has_distinct_st
+    if config.backbone.kind == "videochat":
+        from dynin.virst.backbone.videochat.load import load_start
+
+        return load_start(settings, num_st=num_st, has_distinct_st=has_distinct_st, seed=seed, device=device)
+    from dynin.virst.backbone.dynin import DyninBackbone
+
+    return DyninBackbone.load(settings, num_st=num_st, has_distinct_st=has_distinct_st, seed=seed, device=device)
+
+
+def branch_of(config: BranchConfig, *, seed: int) -> MaskBranch:
+    """A mask branch from published weights, or a new one; errors as in `build`."""
+    if config.start:
+        return convert.load(Path(checkpoint.resolve(config.start)))
+    values = branches.small_config(
+        config.image_px,
+        width=config.width,
+        hiera_width=config.hiera_width,
+        num_layers=config.num_layers,
+        patch_px=config.patch_px,
+    )
+    return branches.build(values, torch.Generator().manual_seed(seed))

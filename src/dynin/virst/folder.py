@@ -1,0 +1,120 @@
+"""A trained VIRST in one folder: what it learned, without the backbone that it starts from.
+
+Enters: a `Virst`, or a folder. Leaves: a folder, or a `Virst`. The layout of files is `checkpoint.py`'s. Does not know
+the published names (`virst.published`).
+
+    config        settings of the VIRST, config of the mask branch
+    tensors       backbone.* (adapters and [ST] embeddings), initial.*, second.*, branch.*
+    fingerprints  the start that the adapters fit
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dynin import checkpoint
+from dynin.checkpoint import Checkpoint
+from dynin.config import from_dict, to_dict
+from dynin.errors import CheckpointError, ConfigError
+from dynin.repository import require_replaceable
+from dynin.virst.branch import build as branches
+from dynin.virst.branch.sam2 import Sam2Branch
+from dynin.virst.build import backbone_of
+from dynin.virst.config import VirstConfig
+from dynin.virst.model import Virst
+
+KIND = "virst"
+BACKBONE = "backbone."
+
+
+def learned(model: Virst) -> dict[str, Tensor]:
+    """Everything of a VIRST that does not come with the start of its backbone, by name."""
+    return {
+        name: value
+        for name, value in model.state_dict().items()
+        if not name.startswith(BACKBONE) or model.backbone.is_learned(name.removeprefix(BACKBONE))
+    }
+
+
+def save(
+    folder: Path,
+    model: Virst,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    provenance: Mapping[str, object] | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write or replace a VIRST, whole or not at all.
+
+    Args:
+        dtype: Of every stored weight; loading gives float32 again, rounded.
+        provenance: Plain values: data, steps, hours, hardware, scores.
+        tensors: What takes the place of the model's own values, such as their running averages.
+
+    Raises:
+        CheckpointError: If the mask branch has no config that it could be built from again, or the folder holds
+            something else or cannot be written.
+    """
+    require_replaceable(folder)
+    if not isinstance(model.branch, Sam2Branch):
+        raise CheckpointError(
+            f"a VIRST with a mask branch of {type(model.branch).__name__} cannot be written; expected Sam2Branch"
+        )
+    own = learned(model)
+    values = {name: value.detach() for name, value in {**own, **(tensors or {})}.items()}
+    checkpoint.require_fit({name: tuple(value.shape) for name, value in own.items()}, values)
+    part = Checkpoint(
+        kind=KIND,
+        config={
+            "virst": json.loads(json.dumps(to_dict(model.config))),
+            "branch": branches.config_values(model.branch),
+        },
+        tensors={name: value.to(dtype) if value.is_floating_point() else value for name, value in values.items()},
+        fingerprints={"start": model.backbone.origin()},
+        provenance=provenance or {},
+    )
+    checkpoint.save(folder, part)
+
+
+def load(
+    path_or_id: str | os.PathLike[str], *, device: torch.device | str | None = None, start: str | None = None
+) -> Virst:
+    """Read and verify a VIRST, in float32, ready to segment.
+
+    Args:
+        path_or_id: A folder that `save` wrote, or `org/name` on the model hub.
+        device: Where it goes; None leaves it where tensors are made by default.
+        start: The folder or hub id of the backbone's start, where it is not where it was in training.
+
+    Raises:
+        CheckpointError: If a file is missing or damaged, it is no VIRST, or the start is another than it was trained
+            with.
+    """
+    folder = checkpoint.resolve(path_or_id)
+    part = checkpoint.load(folder)
+    if part.kind != KIND:
+        raise CheckpointError(f"{folder}: holds {part.kind}, expected a VIRST; name a folder that VIRST was saved in")
+    try:
+        config = from_dict(part.config["virst"], VirstConfig)  # type: ignore[arg-type]
+        branch = branches.build(part.config["branch"])  # type: ignore[arg-type]
+    except (KeyError, TypeError, ConfigError) as error:
+        raise CheckpointError(f"{folder}: its config makes no VIRST ({error}); fetch it again") from error
+    if start is not None:
+        config = replace(config, backbone=replace(config.backbone, start=start))
+    backbone = backbone_of(config, seed=0, device=device)
+    if backbone.origin() != part.fingerprints.get("start"):
+        raise CheckpointError(
+            f"{folder}: was trained beside another content of {config.backbone.start or 'the model that ships'}; give "
+            "the folder of that model as `start`, or train anew"
+        )
+    model = Virst(config, backbone, branch, seed=0)
+    names = {name: tuple(value.shape) for name, value in learned(model).items()}
+    checkpoint.require_fit(names, part.tensors)
+    values = {name: value.float() if value.is_floating_point() else value for name, value in part.tensors.items()}
+    model.load_state_dict(values, strict=False)  # the start's own tensors are there already
+    return model.to(device).eval().requires_grad_(False)
