@@ -4,9 +4,10 @@ PYTHON ?= python3
 PY := .venv/bin/python
 GOLDEN ?= tests/parity/golden
 OUT ?= out
+TIER ?= S
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt parity data codecs train clean
+.PHONY: help demo test check fmt parity bench data codecs train clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -28,6 +29,10 @@ parity: ## our numbers against recorded ones: make parity GOLDEN=DIR
 	@ls "$(GOLDEN)"/*.npz >/dev/null 2>&1 || { echo "parity: no fixtures (*.npz beside *.json) in $(GOLDEN)"; exit 2; }
 	@$(PYTHON) bootstrap.py setup dev
 	@DYNIN_GOLDEN="$(GOLDEN)" $(PY) -m pytest -q -rs tests/parity
+
+bench: ## our decoder beside the published samplers: make bench TIER=S|M|L CASE=text-exact THREADS=1
+	@$(PYTHON) bootstrap.py setup dev
+	@$(PY) benchmarks/decoding.py --tier $(TIER) $(foreach case,$(CASE),--case $(case)) $(if $(THREADS),--threads $(THREADS))
 
 data: ## five examples of each kind of training data, in out/data
 	@$(PYTHON) bootstrap.py setup

@@ -1,0 +1,110 @@
+"""The benchmark of decoding: whose turn it is, when no ratio is told, what is not run again."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_the_path():
+    sys.path.insert(0, str(BENCHMARKS))
+    yield
+    sys.path.remove(str(BENCHMARKS))
+
+
+@pytest.fixture(scope="module")
+def duel(on_the_path) -> ModuleType:
+    return importlib.import_module("duel")
+
+
+@pytest.fixture(scope="module")
+def bench(on_the_path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("benchmark_of_decoding", BENCHMARKS / "decoding.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def turn(duel: ModuleType, cpu_s: float = 1.0, load: float = 1.0, threads: int = 1) -> object:
+    return duel.Turn(cpu_s=cpu_s, wall_s=2 * cpu_s, load=load, threads=threads)
+
+
+def test_sides_take_turns_and_the_first_of_each_is_thrown_away(duel) -> None:
+    order: list[str] = []
+    sides = {name: lambda name=name: order.append(name) for name in "ABC"}
+    turns = duel.alternate(sides, 3)
+    assert "".join(order) == "ABCCBAABCCBA"
+    assert [len(taken) for taken in turns.values()] == [3, 3, 3]
+
+
+def test_a_spread_is_median_and_outer_tenths(duel) -> None:
+    assert duel.spread([5.0, 1.0, 3.0, 2.0, 4.0]) == {"median": 3.0, "p10": 1.4, "p90": 4.6}
+    assert duel.spread([2.0]) == {"median": 2.0, "p10": 2.0, "p90": 2.0}
+
+
+def test_no_ratio_is_told_on_a_busy_machine_or_of_different_threads(duel) -> None:
+    quiet, busy = turn(duel), turn(duel, load=2.4)
+    assert duel.objections([quiet], [quiet], 2) == []
+    assert "load average 2.4 on 2 cores" in duel.objections([busy] * 2, [busy, quiet], 2)[0]
+    found = duel.objections([quiet], [turn(duel, threads=2)], 2)
+    assert found == ["one side ran on [1] threads and the other on [2]; give both the same number"]
+
+
+def test_the_oracle_must_take_as_long_as_the_published_samplers(duel) -> None:
+    profile = duel.Profile(total_s=46.3, blocks_s=7.8, head_s=21.0)
+    same = duel.Rates(block=duel.BLOCK_RATE, head=duel.HEAD_RATE)
+    half = duel.Rates(block=duel.BLOCK_RATE / 2, head=duel.HEAD_RATE / 2)
+    assert profile.expected_s(same) == pytest.approx(46.3)
+    assert profile.expected_s(half) == pytest.approx(92.6)
+    assert duel.off_profile(profile, same, 46.3 * 1.14) is None
+    assert duel.off_profile(profile, half, 92.6 * 0.86) is None
+    assert "took 60.0 s" in duel.off_profile(profile, same, 60.0)
+    assert "took 30.0 s" in duel.off_profile(profile, same, 30.0)
+
+
+def test_rates_are_read_with_one_thread_and_leave_the_number_as_it_was(duel) -> None:
+    before = torch.get_num_threads()
+    rates = duel.matmul_rates(num_rows=4, width=8, block_dim=16, head_dim=32)
+    assert rates.block > 0
+    assert rates.head > 0
+    assert torch.get_num_threads() == before
+
+
+def test_with_more_threads_the_oracle_must_have_been_fair_with_one(duel, bench, tmp_path) -> None:
+    report = bench.Report(tmp_path / "rows.json")
+    profile, rates = duel.Profile(total_s=10, blocks_s=5, head_s=5), duel.Rates(block=97, head=64)
+    row = {"family": "text", "machine": "m", "threads": 2}
+    assert "--threads 1 first" in bench.fairness(profile, rates, row, [turn(duel, 99)], report)[0]
+    report.put({"case": "a", "family": "text", "machine": "m", "threads": 1, "commit": "c", "oracle_is_fair": True})
+    assert bench.fairness(profile, rates, row, [turn(duel, 99)], report) == []
+
+
+def test_a_row_takes_the_place_of_the_one_it_repeats(bench, tmp_path) -> None:
+    path = tmp_path / "deep" / "rows.json"
+    report = bench.Report(path)
+    key = {"case": "a", "commit": "c", "machine": "m", "threads": 1}
+    for value in (1, 2):
+        report.put({**key, "value": value})
+    report.put({**key, "threads": 2, "value": 3})
+    assert [row["value"] for row in bench.Report(path).rows] == [2, 3]
+    assert [child.name for child in path.parent.iterdir()] == ["rows.json"]
+    assert json.loads(path.read_text())["rows"] == report.rows
+
+
+def test_an_unknown_case_is_named_with_those_there_are(bench) -> None:
+    with pytest.raises(SystemExit, match=r"no case text-fats on tier S; there are text-exact"):
+        bench.wanted_cases(["text-fats"], "S")
+
+
+def test_a_picture_is_drawn_of_ratios_alone(bench, tmp_path) -> None:
+    side = {"cpu_s": {"median": 2.0, "p10": 1.0, "p90": 4.0}}
+    row = {"case": "a", "ratio": None, "sides": {"oracle": side, "ours": side}, "resolve_at": 4, "aim": 5}
+    assert bench.draw([row], tmp_path / "a.png") == "no picture: there is no ratio to draw"
+    assert importlib.import_module("decoding_plot").bounds(row) == (0.25, 4.0)
