@@ -31,6 +31,7 @@ def evaluate(
     task: Annotated[list[str] | None, typer.Option(help="Only this figure, such as t2i; may be repeated.")] = None,
     steps: Annotated[int | None, typer.Option(help="Network calls: per picture or video, per block otherwise.")] = None,
     guidance: Annotated[float | None, typer.Option(help="How strongly the prompt is followed; 0 for plain.")] = None,
+    preset: Annotated[str | None, typer.Option(help="exact, balanced or fast; none for what generate takes.")] = None,
     remask: Annotated[
         str, typer.Option(help="policy, none, confidence or verify: hide committed places again.")
     ] = "policy",
@@ -56,8 +57,8 @@ def evaluate(
         raise RequestError(f"unknown rule {remask!r}{suggest(remask, ('policy', *runner.RULES))}")
     if limit < 1:
         raise RequestError(f"limit is {limit}; give at least 1 example a task")
-    if suite != "emoji-world" and (steps, guidance, remask) != (None, None, "policy"):
-        raise RequestError(f"{suite} decodes by itself; leave --steps, --guidance and --remask out")
+    if suite != "emoji-world" and (steps, guidance, preset, remask) != (None, None, None, "policy"):
+        raise RequestError(f"{suite} decodes by itself; leave --steps, --guidance, --preset and --remask out")
     require_place(output)
     if suite != "emoji-world":
         loaded = load(model, device=devices.resolve(device), dtype=dtype)
@@ -69,6 +70,7 @@ def evaluate(
         rows=tuple(task or SUITE),
         steps=steps,
         guidance=guidance,
+        preset=preset,
         remask=remask,  # type: ignore[arg-type]
     )
     runner.require_tools(wanted.rows)

@@ -31,6 +31,9 @@ def generate(
     seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Network calls: per picture or video, per block otherwise.")] = None,
     guidance: Annotated[float | None, typer.Option(help="How strongly the prompt is followed; 0 for plain.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="exact, balanced or fast; none for the quickest that was measured as good.")
+    ] = None,
     think: Annotated[
         bool | None, typer.Option("--think/--no-think", help="Whether a text answer to a text shows its reasoning.")
     ] = None,
@@ -81,6 +84,7 @@ def generate(
         seed=seed,
         steps=steps,
         guidance=guidance,
+        preset=preset,
         thinking=think,
         redo=redo,
         style=style,
@@ -145,6 +149,8 @@ def _print_json(result: "Result", written: Path | None) -> None:
         "seed": result.seed,
         "finish_reason": result.finish_reason,
         "num_forwards": result.num_forwards,
+        "num_tokens": result.num_tokens,
+        "num_columns": result.num_columns,
         "seconds": round(result.seconds, 3),
     }
     sys.stdout.write(json.dumps(values, ensure_ascii=False) + "\n")
@@ -162,5 +168,9 @@ def _print(result: "Result", written: Path | None) -> None:
     if written is not None:
         sys.stdout.write(f"{written}\n")
     cut = ", cut at its limit" if result.finish_reason == "length" else ""
-    line = f"{result.task}, seed {result.seed}, {result.num_forwards} forward passes, {result.seconds:.1f} s{cut}"
+    rate = result.num_tokens / max(1, result.num_forwards)
+    line = (
+        f"{result.task}, seed {result.seed}, {result.num_forwards} forward passes of {rate:.1f} tokens, "
+        f"{result.seconds:.1f} s{cut}"
+    )
     notes.print(line, style="dim", markup=False)

@@ -21,14 +21,14 @@ def mask_ratio(name: str, progress: Float[Tensor, "*shape"]) -> Float[Tensor, "*
     """Share of the target that is still masked after `progress` of the way.
 
     Args:
-        name: "cosine", "linear", "sigmoid", or "pow" followed by an exponent, such as "pow2" or "pow1.5".
+        name: "arccos", "cosine", "linear", "sigmoid", or "pow" followed by an exponent, such as "pow2" or "pow1.5".
         progress: 0 where nothing is known yet, 1 at the end.
 
     Raises:
         ConfigError: If there is no schedule of that name.
 
     Source:
-        MaskGIT, arXiv:2202.04200, section 3.3.
+        MaskGIT, arXiv:2202.04200, section 3.3; arccos: Halton scheduler, arXiv:2503.17076.
     Parity:
         All but cosine end at 1e-6 instead of 0, as the published samplers do.
     """
@@ -77,6 +77,7 @@ def _sigmoid(progress: Tensor) -> Tensor:
 
 
 _SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {
+    "arccos": lambda progress: (torch.arccos(progress) / (math.pi / 2)).clamp(_FLOOR, 1.0),
     "cosine": lambda progress: torch.cos(progress * (math.pi / 2)),
     "linear": lambda progress: (1.0 - progress).clamp(_FLOOR, 1.0),
     "sigmoid": _sigmoid,

@@ -85,7 +85,7 @@ def evaluate(
     for name in wanted.rows:
         row = SUITE[name]
         pairs: list[tuple[Example, Result]] = []
-        examples = list(_examples(row, wanted))
+        examples = list(held_out(row, wanted))
         for group in _groups(examples):
             made = _fulfil(model, group, wanted, num_done=len(pairs), size_px=row.size_px)
             pairs += zip(group, made, strict=True)
@@ -129,7 +129,7 @@ def with_remask(model: Dynin, remask: Remask) -> Dynin:
     return replace(model, policies=changed(model.policies), presets=replace(model.presets, tables=tables))
 
 
-def _examples(row: Row, wanted: Wanted) -> Iterator[Example]:
+def held_out(row: Row, wanted: Wanted) -> Iterator[Example]:
     """The first examples of the held-out world that count for a row."""
     world = row.world(wanted.seed)
     index, found = 0, 0

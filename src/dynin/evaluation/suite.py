@@ -225,6 +225,11 @@ def _spoken(pairs: Pairs, *, is_long: bool = False) -> Score:
     return Score(metric="word error rate", score=errors.rate, ci95=errors.ci95, n=errors.num_sentences, beside=beside)
 
 
+def heard(example: Example, result: Result, *, is_long: bool = False) -> tuple[str, str]:
+    """The sentence that a spoken target should say, and what is heard of it under the grammar."""
+    return _said(example), _heard(result.audio, sentence.grammar(NAMES[:NUM_OBJECTS], is_long=is_long))
+
+
 def _said(example: Example) -> str:
     """The sentence a spoken target says."""
     truth = example.truth

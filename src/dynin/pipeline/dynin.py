@@ -24,7 +24,7 @@ from dynin.media.image import to_pil
 from dynin.model.transformer import Transformer
 from dynin.pipeline.denoiser import Effort, PolicyDenoiser
 from dynin.pipeline.picture_size import growth, largest_px, lengths_at, require_size
-from dynin.pipeline.policies import POLICIES, adjust, for_redo, grid_of, limit, policy_of
+from dynin.pipeline.policies import POLICIES, adjust, for_redo, grid_of, limit, policy_of, require_steps
 from dynin.pipeline.presets import NONE, PRESETS, Presets
 from dynin.pipeline.redo import Opened, Redo, RedoBox, parse_redo
 from dynin.pipeline.request import Request, Wishes, check_correctable, read_value
@@ -179,6 +179,8 @@ class Dynin:
         if opened is not None:
             chosen = {modality: for_redo(policy) for modality, policy in chosen.items()}
         policies = self._fit(sequence, chosen, is_sized=request.size is not None)
+        if request.steps is not None:
+            require_steps(request.steps, policies, sequence.spans)
         return _Job(request=request, sequence=sequence, policies=policies, redo=redo, original=original)
 
     def _policy(self, request: Request, task: str, modality: Modality) -> DecodingPolicy:

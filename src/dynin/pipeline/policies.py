@@ -4,12 +4,14 @@ Enters: nothing. Leaves: one table of decoding policies, and the policy of a req
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
 from dynin.decoding.policy import DecodingPolicy, published_image
 from dynin.decoding.remask import LowConfidenceRemask
+from dynin.errors import RequestError
+from dynin.sequence.layout import Span
 from dynin.types import Modality
 
 # Pictures and videos choose places by the entropy of what could be there, never by how sure the drawn code is:
@@ -75,6 +77,17 @@ def adjust(
     if guidance is None:
         return policy
     return replace(policy, guidance_scale=guidance, guidance_every=policy.guidance_every if guidance > 0 else 1)
+
+
+def require_steps(steps: int, policies: Mapping[Modality, DecodingPolicy], spans: Sequence[Span]) -> None:
+    """RequestError for more steps than places that are decoded together, since every step reveals one."""
+    targets = (span for span in spans if span.is_target)
+    most = max(policies[span.modality].block_len or span.stop - span.start for span in targets)
+    if steps > most:
+        raise RequestError(
+            f"steps is {steps}, but at most {most} places are decoded together and every step reveals at least one; "
+            f"give 1 to {most}"
+        )
 
 
 def for_redo(policy: DecodingPolicy) -> DecodingPolicy:

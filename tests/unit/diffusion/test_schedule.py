@@ -6,7 +6,7 @@ import torch
 from dynin.diffusion.schedule import mask_prob, mask_ratio, require_schedule
 from dynin.errors import ConfigError
 
-NAMES = ["cosine", "linear", "sigmoid", "pow2", "pow0.5"]
+NAMES = ["arccos", "cosine", "linear", "sigmoid", "pow2", "pow0.5"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -37,5 +37,5 @@ def test_time_runs_against_progress() -> None:
 
 @pytest.mark.parametrize("name", ["cosin", "pow", "pow-1", "pownan", "pow0"])
 def test_an_unknown_name_is_refused_with_the_names_that_exist(name: str) -> None:
-    with pytest.raises(ConfigError, match="cosine, linear, sigmoid, or pow"):
+    with pytest.raises(ConfigError, match="arccos, cosine, linear, sigmoid, or pow"):
         require_schedule(name)
