@@ -24,6 +24,8 @@ from dynin.media.files import decoding_untrusted, opened
 
 SHOWN = 3
 """Names that a message shows of many."""
+PREDICTED_BY = ".predicted-by.json"
+"""A file in a folder of predictions that says what made them; it is no prediction and not missed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +83,7 @@ def compare(source: ReferringSource, root: Path) -> Listing:
     extra: list[str] = []
     for place in sorted(path for path in root.rglob("*") if not path.is_dir()):
         relative = place.relative_to(root)
-        if place.name not in expected.get(relative.parent.as_posix(), frozenset()):
+        if place.name not in expected.get(relative.parent.as_posix(), {PREDICTED_BY}):
             extra.append(relative.as_posix())
     return Listing(missing=tuple(missing), extra=tuple(extra))
 

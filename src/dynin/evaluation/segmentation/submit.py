@@ -7,6 +7,7 @@ A pair's folder appears when its last mask is written, so a folder that is there
 stopped goes on with the pairs that are not there.
 """
 
+import json
 import secrets
 import shutil
 import zipfile
@@ -24,7 +25,7 @@ from dynin.errors import DataError, MediaError, RequestError
 from dynin.evaluation.segmentation.floors import Predict
 from dynin.evaluation.segmentation.pair import WHITE, told_pair
 from dynin.evaluation.segmentation.region import told
-from dynin.evaluation.segmentation.score import Listing, compare, frame_paths, pair_path, read_prediction
+from dynin.evaluation.segmentation.score import PREDICTED_BY, Listing, compare, frame_paths, pair_path, read_prediction
 from dynin.media.files import replace_whole
 
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
@@ -72,15 +73,21 @@ def predict_folder(
     source: ReferringSource,
     predict: Predict,
     root: Path,
+    *,
+    about: Mapping[str, object] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
     """Predict every pair that is not below a folder yet; returns how many were predicted.
 
     Args:
+        about: What the masks follow from, as plain values; it is kept in the folder, and a folder of something else is
+            not gone on with.
         progress: Called with the number of videos done, and of all.
     Raises:
-        DataError: As `write_pair`.
+        DataError: As `write_pair`; or if the folder holds predictions of something else.
     """
+    if about is not None:
+        _claim(root, about)
     num_written = 0
     for index in range(len(source)):
         for example in source.examples(index):
@@ -131,6 +138,22 @@ def pack(output: Path, files: Iterable[tuple[str, bytes]]) -> None:
     with replace_whole(output) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for name, content in files:
             archive.writestr(zipfile.ZipInfo(name, ZIP_DATE), content)
+
+
+def _claim(root: Path, about: Mapping[str, object]) -> None:
+    """Make a folder of predictions one's own; DataError where it is another's."""
+    place, text = root / PREDICTED_BY, json.dumps(about, indent=2, sort_keys=True) + "\n"
+    if place.is_file():
+        if place.read_text(encoding="utf-8") != text:
+            raise DataError(
+                f"{root}: holds predictions of something else, as {PREDICTED_BY} tells; choose another folder"
+            )
+        return
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise DataError(f"{root}: holds files that this did not predict; choose a new folder for predictions")
+    root.mkdir(parents=True, exist_ok=True)
+    with replace_whole(place) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _checked(source: ReferringSource, root: Path) -> Iterator[str]:

@@ -147,9 +147,21 @@ def test_a_stopped_prediction_goes_on_where_it_was(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         predict_folder(source, stops, tmp_path)
     seen = []
-    assert predict_folder(source, truth, tmp_path, lambda done, total: seen.append((done, total))) == 4
+    assert predict_folder(source, truth, tmp_path, progress=lambda *told: seen.append(told)) == 4
     assert seen == [(1, 3), (2, 3), (3, 3)]
     assert score_folder(source, tmp_path)[1].told() == []
+
+
+def test_a_folder_of_another_model_is_not_gone_on_with(tmp_path):
+    root = tmp_path / "predictions"
+    predict_folder(small_source(), truth, root, about={"model": "a"})
+    assert predict_folder(small_source(), truth, root, about={"model": "a"}) == 0
+    assert compare(small_source(), root).told() == []
+    with pytest.raises(DataError, match=r"holds predictions of something else, as .predicted-by.json tells"):
+        predict_folder(small_source(), truth, root, about={"model": "b"})
+    (root / ".predicted-by.json").unlink()
+    with pytest.raises(DataError, match="holds files that this did not predict"):
+        predict_folder(small_source(), truth, root, about={"model": "a"})
 
 
 def test_a_written_pair_is_not_written_over(tmp_path):
