@@ -5,6 +5,7 @@ Enters: what JSON holds. Leaves: masks. Does not know files, videos or sentences
 The package pycocotools reads them (`pip install "dynin[segmentation]"`); it is imported when the first mask is.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 
@@ -42,19 +43,47 @@ def from_rle(rle: object, size: tuple[int, int], place: str) -> Bool[np.ndarray,
             "restore the published mask or frame"
         )
     counts = rle["counts"]
-    if isinstance(counts, list) and sum(counts) != size[0] * size[1]:
-        raise DataError(f"{place}: the run lengths of the mask sum up to {sum(counts)}, expected {size[0] * size[1]}")
+    if isinstance(counts, str):
+        counts = counts.encode("ascii", errors="replace")
+    runs = _runs(counts) if isinstance(counts, bytes) else counts
+    are_runs = isinstance(runs, list) and all(isinstance(run, int) and run >= 0 for run in runs)
+    if not isinstance(runs, list) or not are_runs or sum(runs) != size[0] * size[1]:
+        raise DataError(
+            f"{place}: the run lengths of the mask do not sum up to {size[0]} x {size[1]} pixels; restore the "
+            "published file"
+        )
     coco = _coco(place)
-    try:
-        if isinstance(counts, list):
-            rle = coco.frPyObjects({"size": list(size), "counts": counts}, *size)
-        else:
-            counts = counts.encode("ascii") if isinstance(counts, str) else counts
-            rle = {"size": list(size), "counts": counts}
-        mask = coco.decode(rle)
-    except (TypeError, ValueError, AttributeError, UnicodeError) as error:
-        raise DataError(f"{place}: the run lengths of the mask cannot be read; restore the published file") from error
-    return mask.astype(bool)
+    shape = {"size": list(size), "counts": counts}
+    return _decoded(coco, shape if isinstance(counts, bytes) else coco.frPyObjects(shape, *size))
+
+
+def _runs(counts: bytes) -> list[int] | None:
+    """The run lengths of a compressed mask, None where it is none; pycocotools itself takes any bytes for a mask.
+
+    Each run is a number in digits of five bits, lowest first, from character 48 on; the sixth bit says that another
+    digit follows, the fifth of the last digit is the sign. From the fourth run on the difference to the run before the
+    last is told.
+    """
+    runs: list[int] = []
+    value, shift = 0, 0
+    for character in counts:
+        digit = character - 48
+        if not 0 <= digit < 64 or shift > 30:
+            return None
+        value |= (digit & 31) << shift
+        shift += 5
+        if not digit & 32:
+            value -= (1 << shift) if digit & 16 else 0
+            runs.append(value + runs[-2] if len(runs) > 2 else value)
+            value, shift = 0, 0
+    return runs if shift == 0 else None
+
+
+def _decoded(coco: ModuleType, rle: object) -> Bool[np.ndarray, "Y X"]:
+    """A mask of compressed run lengths, without what pycocotools says about newer versions of numpy."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
+        return coco.decode(rle).astype(bool)
 
 
 def from_coco(segmentation: object, size: tuple[int, int], place: str) -> Bool[np.ndarray, "Y X"]:
@@ -77,7 +106,7 @@ def from_coco(segmentation: object, size: tuple[int, int], place: str) -> Bool[n
         if not is_polygon or not all(isinstance(value, int | float) for value in part):
             raise DataError(f"{place}: a polygon is {str(part)[:60]!r}, expected at least three pairs of numbers")
     coco = _coco(place)
-    return mask | coco.decode(coco.merge(coco.frPyObjects(segmentation, *size))).astype(bool)
+    return mask | _decoded(coco, coco.merge(coco.frPyObjects(segmentation, *size)))
 
 
 def from_points(points: object, size: tuple[int, int], place: str) -> Bool[np.ndarray, "Y X"]:
