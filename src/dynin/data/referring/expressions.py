@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool
@@ -34,6 +35,8 @@ class Expression:
     family: str
     anno_ids: tuple[str, ...]
     """Annotations that together are what is meant; none where nothing is."""
+    object_id: int | None = None
+    """The object that is meant, where a video's objects are numbered."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,10 +113,19 @@ def anno_ids(entry: Mapping[str, object], place: str) -> tuple[str, ...]:
     return tuple(str(one) for one in ids)
 
 
+@runtime_checkable
+class MaskSource(Protocol):
+    """Where the masks of sentences come from."""
+
+    def reader(self, video: VideoEntry, expression: Expression, size: tuple[int, int]) -> FrameMask:
+        """What reads the mask of a frame, of this height and width, by its index."""
+        ...
+
+
 class ExpressionVideos:
     """A `ReferringSource` over a folder of frames; a video's folder is looked at when its examples are asked for."""
 
-    def __init__(self, images: Path, videos: Sequence[VideoEntry], masks: "Masks | None") -> None:
+    def __init__(self, images: Path, videos: Sequence[VideoEntry], masks: "MaskSource | None") -> None:
         """Join entries, frames and masks.
 
         Args:
@@ -183,7 +195,7 @@ def _read_frame(paths: tuple[Path, ...], size: tuple[int, int], place: str, inde
 
 
 class Masks:
-    """Masks of sentences by the run lengths of their annotation ids."""
+    """A `MaskSource`: the run lengths of a sentence's annotation ids."""
 
     def __init__(self, table: MaskTable) -> None:
         """Take them from a table."""

@@ -2,7 +2,7 @@
 
 Enters: the folder `davis17`. Leaves: an `ExpressionVideos`. Does not know scores.
 
-    {train,valid}/JPEGImages/VIDEO/FRAME.jpg, {train,valid}/mask_dict.pkl (or .json)
+    {train,valid}/JPEGImages/VIDEO/FRAME.jpg, {train,valid}/mask_dict.pkl (or .json, or Annotations/VIDEO/FRAME.png)
     meta_expressions/{train,valid}/meta_expressions.json
 
 Every sentence is one example, so a score over them is the mean over sentences. The customary protocol, which merges the
@@ -13,8 +13,8 @@ Source: wjn922/ReferFormer, docs/data.md.
 
 from pathlib import Path
 
-from dynin.data.referring import annotation, numbered
-from dynin.data.referring.expressions import ExpressionVideos, Masks, read_videos
+from dynin.data.referring import numbered
+from dynin.data.referring.expressions import ExpressionVideos, read_videos
 
 SPLITS = ("valid", "train")
 
@@ -23,5 +23,4 @@ def read(root: Path, split: str) -> ExpressionVideos:
     """Open a split; DataError if a file is missing or not laid out as published."""
     path = root / "meta_expressions" / split / "meta_expressions.json"
     videos = numbered.number(read_videos(path, numbered.read_expression))
-    table = numbered.NumberedMasks(annotation.first_file(root / split, "mask_dict.pkl", "mask_dict.json"), videos)
-    return ExpressionVideos(root / split / "JPEGImages", videos, Masks(table))
+    return ExpressionVideos(root / split / "JPEGImages", videos, numbered.masks_of(root / split, videos))

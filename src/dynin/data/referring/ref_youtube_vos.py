@@ -2,7 +2,7 @@
 
 Enters: its folder. Leaves: an `ExpressionVideos`. Does not know scores.
 
-    train/JPEGImages/VIDEO/FRAME.jpg, train/mask_dict.pkl (or .json), train/meta.json
+    train/JPEGImages/VIDEO/FRAME.jpg, train/mask_dict.pkl (or .json, or Annotations/VIDEO/FRAME.png)
     valid/JPEGImages/VIDEO/FRAME.jpg                                   masks are not public: a server scores
     meta_expressions/{train,valid,test}/meta_expressions.json
 
@@ -15,7 +15,7 @@ Source: skynbe/Refer-Youtube-VOS.
 from pathlib import Path
 
 from dynin.data.referring import annotation, numbered
-from dynin.data.referring.expressions import ExpressionVideos, Masks, read_videos
+from dynin.data.referring.expressions import ExpressionVideos, read_videos
 
 SPLITS = ("valid", "train")
 
@@ -30,6 +30,4 @@ def read(root: Path, split: str) -> ExpressionVideos:
         in_test = annotation.mapping(annotation.field(test, "videos", str(path)), f"{path}, videos")
         kept = [video for video in videos if video.name not in in_test]
         return ExpressionVideos(root / "valid" / "JPEGImages", kept, None)
-    path = annotation.first_file(root / split, "mask_dict.pkl", "mask_dict.json")
-    table = numbered.NumberedMasks(path, videos)
-    return ExpressionVideos(root / split / "JPEGImages", videos, Masks(table))
+    return ExpressionVideos(root / split / "JPEGImages", videos, numbered.masks_of(root / split, videos))

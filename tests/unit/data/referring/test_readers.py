@@ -96,6 +96,16 @@ def test_ref_davis17(tmp_path):
     np.testing.assert_array_equal(_masks(source.examples(0)[1]), masks_of(TRACK))
 
 
+def test_maps_of_objects_where_there_are_no_run_lengths(tmp_path):
+    root = folders.write_ref_davis17(tmp_path)
+    valid = root / "davis17" / "valid"
+    (valid / "mask_dict.pkl").unlink()
+    for name, mask in zip(folders.FRAMES, masks_of(TRACK), strict=True):
+        folders.write_labels(valid / "Annotations" / "blackswan" / f"{name}.png", mask * 1 + box(12, 20) * 2)
+    (swan, _) = walk(open_dataset("ref-davis17", root))
+    np.testing.assert_array_equal(_masks(swan), masks_of(TRACK))
+
+
 @pytest.mark.parametrize(
     ("name", "refs", "protocol"),
     [
