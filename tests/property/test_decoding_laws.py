@@ -62,6 +62,7 @@ def policies(draw: st.DrawFn, *, is_greedy: bool = False, rule: st.SearchStrateg
         noise_temperature=0.0 if is_greedy else draw(st.sampled_from([0.0, 2.0])),
         anneal=draw(st.sampled_from(["linear", "compound"])),
         defer_stops=draw(st.booleans()),
+        early_stop=draw(st.booleans()),
         remask=draw(rule),
     )
 

@@ -198,6 +198,22 @@ class Block:
         width = self.window.shape[1]
         return self.draws.at(index, place // width, place % width + self.where.span[0], stream)
 
+    def _progress(self, index: int) -> Float[Tensor, " B"]:
+        """Share of the way done before a step: of the steps planned, or of the places where a rule may be quicker."""
+        if self.segment.policy.is_planned:
+            return self.plan.progress[:, index]
+        return 1.0 - self.is_masked[:, : self.where.num_own].sum(dim=1) / self.plan.remaining[:, 0]
+
+    def _scales(self, index: int) -> Float[Tensor, " B"] | None:
+        """The weight of guidance in each row at a step; None where no row is guided."""
+        policy = self.segment.policy
+        if policy.is_planned or policy.guidance_interval == (0.0, 1.0):
+            return self.plan.scale[:, index] if self.plan.is_guided[index] else None
+        first, second = policy.guidance_interval
+        progress = self._progress(index)
+        scales = ((progress >= first) & (progress < second)) * policy.guidance_scale
+        return scales if bool((scales > 0).any()) else None
+
     def _committed(self, index: int, is_masked: Bool[Tensor, "B W"]) -> Committed:
         """What a rule sees before a step; rows with nothing hidden are left out, as they are when decoded alone."""
         is_open = self.record.is_open & ~is_masked & is_masked.any(dim=1, keepdim=True)
@@ -208,7 +224,7 @@ class Block:
             times=self.record.times,
             checks=self.record.checks,
             num_places=self.plan.remaining[:, 0],
-            progress=self.plan.progress[:, index],
+            progress=self._progress(index),
         )
 
     def _inspect(self, index: int, is_masked: Bool[Tensor, "B W"]) -> Bool[Tensor, "B W"] | None:
@@ -234,12 +250,13 @@ class Block:
         batch, length = canvas.ids.shape
         row = place // self.window.shape[1]
         position = row * length + self.places.columns.flatten()[place]
-        if canvas.uncond_ids is None or not self.plan.is_guided[index]:
+        scales = self._scales(index)
+        if canvas.uncond_ids is None or scales is None:
             return Logits((yield self._query(index, canvas.ids, canvas.attend, position)))
-        scale = self.plan.scale[row, index]
-        if self.resting is not None and self.resting.covers(index, None if policy.remask is None else place):
+        scale = scales[row]
+        if self.resting is not None and self.resting.covers(index):
             alone = yield self._query(index, canvas.ids, canvas.attend, position)
-            return Logits(alone, self.resting.at(place), scale)
+            return Logits(alone, *self.resting.at(place, scale))
         ids = pair_with_unconditional(canvas.ids, canvas.uncond_ids, self.is_any_target)
         attend = None
         if canvas.attend is not None or canvas.uncond_attend is not None:
@@ -334,12 +351,13 @@ class Block:
         first_masked = torch.where(is_masked, ordinal, width).amin(dim=1, keepdim=True)
         stops_now = first_stop < first_masked  # B 1
         stop_id = self.window.gather(1, first_stop.clamp_max(width - 1))
-        is_after = stops_now & (ordinal > first_stop) & self.places.is_valid
+        is_ended = first_stop < width if self.segment.policy.early_stop else stops_now
+        is_after = is_ended & (ordinal > first_stop) & self.places.is_valid
         self.window = torch.where(is_after, stop_id, self.window)
         self.canvas.ids.scatter_(1, self.places.columns, self.window)
         self.stop_id = torch.where(stops_now[:, 0], stop_id[:, 0], self.stop_id)
         self.is_stopped = self.is_stopped | stops_now[:, 0]
-        self.record.is_open = self.record.is_open & ~stops_now
+        self.record.is_open = self.record.is_open & ~stops_now & ~is_after
 
     def _is_stop(self, ids: Int[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
         """Which ids end the segment."""

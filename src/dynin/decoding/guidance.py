@@ -38,20 +38,17 @@ class Resting:
     place: Int[Tensor, " K"]
     logits: Float[Tensor, "K A"]
 
-    def covers(self, step: int, place: Int[Tensor, " L"] | None = None) -> bool:
-        """Whether a step is not due to ask, and all its places were among those asked then.
+    def covers(self, step: int) -> bool:
+        """Whether a step is not due to ask."""
+        return step < self.step + self.every
 
-        Args:
-            place: The step's places, where some of them may have been visible then; None where places are only
-                revealed, so that nothing has to be read from the device.
-        """
-        is_resting = step < self.step + self.every
-        return is_resting and (place is None or bool(torch.isin(place, self.place).all()))
-
-    def at(self, place: Int[Tensor, " L"]) -> Float[Tensor, "L A"]:
-        """The logits of some of its places, in any order."""
+    def at(
+        self, place: Int[Tensor, " L"], scale: Float[Tensor, " L"]
+    ) -> tuple[Float[Tensor, "L A"], Float[Tensor, " L"]]:
+        """The logits of some places, in any order, and their scales: 0 for a place that was visible then."""
         order = self.place.argsort()
-        return self.logits[order[torch.searchsorted(self.place[order], place)]]
+        found = order[torch.searchsorted(self.place[order], place).clamp_max(len(order) - 1)]
+        return self.logits[found], scale * (self.place[found] == place)
 
 
 def step_scales(num_steps: int, scale: float, interval: tuple[float, float]) -> tuple[float, ...]:

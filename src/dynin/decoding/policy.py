@@ -80,6 +80,9 @@ class DecodingPolicy:
     """"linear": noise falls as 1 - progress; "compound": by that factor again at each step."""
     defer_stops: bool = False
     """Reveal proposals of a stop id after all others of the block, so that an answer's length is decided last."""
+    early_stop: bool = False
+    """Fill what follows a stop id with it as soon as that id is revealed, not only when all before it is, so that
+    nothing is asked any more of places that would not be heard or read."""
     remask: RemaskRule | None = None
     """Hides committed places of the current block again; None keeps what is committed."""
     compat: str = "none"
@@ -124,6 +127,7 @@ class DecodingPolicy:
             "commit": self.commit,
             "ahead": self.ahead,
             "order": self.order,
+            "early_stop": self.early_stop or None,
         }
         if self.compat == "published" and any(value is not None for value in extras.values()):
             given = ", ".join(f"{name} {value}" for name, value in extras.items() if value is not None)
@@ -141,6 +145,11 @@ class DecodingPolicy:
             raise ConfigError(f"{self.ahead} needs blocks, but block_len is None; set it, or leave `ahead` out")
         if self.guidance_every < 1:
             raise ConfigError(f"guidance_every is {self.guidance_every}; it must be at least 1")
+        if self.guidance_every > 1 and self.guidance_interval[0] > 0:
+            raise ConfigError(
+                f"guidance_every is {self.guidance_every}, which counts from a block's first step, but "
+                f"guidance_interval {self.guidance_interval} begins later; set one of them"
+            )
         if self.guidance_every > 1 and self.guidance_scale == 0:
             raise ConfigError(
                 f"guidance_every is {self.guidance_every}, but guidance_scale is 0, which guides nothing; set one"
@@ -150,6 +159,11 @@ class DecodingPolicy:
     def is_random(self) -> bool:
         """Whether anything is drawn, so that a generator is needed."""
         return self.temperature > 0 or self.noise_temperature > 0 or self.score == "random"
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether every step reveals as much as is planned, never more."""
+        return self.threshold is None and self.commit is None
 
     def block_steps(self, num_places: int) -> int:
         """Steps per block of a segment that has (or may grow to) so many places."""

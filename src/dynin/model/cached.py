@@ -22,6 +22,7 @@ from torch import Tensor
 
 from dynin.errors import RequestError
 from dynin.model.config import ModelConfig
+from dynin.model.output import OutputRows
 from dynin.model.transformer import Mix, Transformer
 from dynin.nn.attention import attention, usable
 from dynin.nn.rope import rotary_table, table_at
@@ -123,6 +124,7 @@ class CachedDenoiser:
             max_bytes: Largest memory for keys and values; None for no bound.
         """
         self._model = model
+        self._output = OutputRows(model.output.weight)
         self._max_bytes = max_bytes
         self._memory = _Memory()
         self.num_columns = 0
@@ -150,7 +152,7 @@ class CachedDenoiser:
         model = self._model
         if cached is None:
             self._note(torch.full((len(ids),), ids.shape[1]))
-            return model.head(model.hidden(ids, attend).flatten(0, 1)[rows], allowed).float()
+            return self._output.logits(model.hidden(ids, attend).flatten(0, 1)[rows], allowed).float()
         self._open(ids, cached)
         memory = self._memory
         is_due = [
@@ -165,7 +167,7 @@ class CachedDenoiser:
             self._count(range(len(cached)), is_due)
         else:
             hidden = self._partial(ids, attend, rows, cached, is_due)
-        return model.head(hidden, allowed).float()
+        return self._output.logits(hidden, allowed).float()
 
     def forget(self, keys: Sequence[Hashable] | None = None) -> None:
         """Give the memory of some sequences back, or of all."""

@@ -8,6 +8,7 @@ from toy_denoisers import ChainDenoiser, TableDenoiser
 
 from dynin.decoding.canvas import Canvas, Segment
 from dynin.decoding.decoder import ParallelDecoder
+from dynin.decoding.guidance import Resting
 from dynin.decoding.parallel import EntropyBound, Factor, Joint, Offer, Threshold
 from dynin.decoding.policy import Ahead, DecodingPolicy
 from dynin.decoding.remask import VerifyRemask
@@ -118,6 +119,10 @@ def test_a_factor_reveals_the_longest_list_that_its_inequality_allows(proposals,
         (lambda: DecodingPolicy(num_steps=4, guidance_every=2), "guidance_scale is 0"),
         (lambda: DecodingPolicy(num_steps=4, guidance_scale=1.0, guidance_every=0), "guidance_every is 0"),
         (lambda: DecodingPolicy(num_steps=4, compat="published", commit=Joint()), "commit Joint"),
+        (
+            lambda: DecodingPolicy(num_steps=4, guidance_scale=1.0, guidance_every=2, guidance_interval=(0.5, 1.0)),
+            r"guidance_every is 2, .* guidance_interval \(0.5, 1.0\)",
+        ),
     ],
 )
 def test_rules_that_cannot_be_or_contradict_each_other_are_refused_with_both_values(wrong, named):
@@ -177,6 +182,37 @@ def test_a_low_bar_with_verification_is_better_than_the_low_bar_alone_on_a_chain
     bare = DecodingPolicy(num_steps=19, commit=Threshold(bar=0.3))
     checked = DecodingPolicy(num_steps=19, commit=Threshold(bar=0.3), remask=VerifyRemask(bar=0.9))
     assert likelihood(checked) > likelihood(bare)
+
+
+def test_nothing_is_asked_of_places_behind_an_end_where_that_is_wanted():
+    answers, sureness = torch.tensor([[0, 3, 4, STOP, 6, 7]]), torch.tensor([[0, 1.0, 2.0, 9.0, 0.5, 0.4]])
+    asked = {}
+    for early in (False, True):
+        denoiser = TableDenoiser(answers, NUM_IDS, sureness)
+        result = decode(denoiser, DecodingPolicy(num_steps=5, early_stop=early), 5, stop_ids=(STOP,))
+        assert result.ids.tolist() == [[1, 3, 4, STOP, STOP, STOP]]
+        asked[early] = [rows.tolist() for rows in denoiser.calls]
+    assert asked[False] == [[1, 2, 3, 4, 5], [1, 2, 4, 5], [1, 4, 5]]
+    assert asked[True] == [[1, 2, 3, 4, 5], [1, 2], [1]]
+
+
+def test_with_a_rule_an_interval_of_guidance_counts_places_that_are_known():
+    """Half of the places are known after the first of four planned steps, so the second one is guided."""
+    ids = torch.tensor([[1, MASK, MASK, MASK, MASK]])
+    denoiser = TableDenoiser(torch.tensor([[1, 3, 4, 5, 6]]), NUM_IDS, torch.tensor([[0, 9.0, 9.0, 2.0, 1.0]]))
+    policy = DecodingPolicy(num_steps=4, guidance_scale=1.0, guidance_interval=(0.5, 1.0), commit=Threshold(bar=0.9))
+    segment = Segment(name="out", is_target=ids == MASK, allowed_ids=torch.arange(19), policy=policy)
+    ParallelDecoder(denoiser, MASK).run(Canvas(ids=ids, uncond_ids=ids), [segment])
+    assert [len(seen) for seen in denoiser.seen] == [1, 2, 2]
+
+
+def test_a_place_that_was_visible_when_guidance_last_asked_is_not_guided():
+    kept = Resting(0, 2, torch.tensor([4, 1]), torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    logits, scale = kept.at(torch.tensor([1, 3, 4]), torch.tensor([1.5, 1.5, 1.5]))
+    assert logits[[0, 2]].tolist() == [[3.0, 4.0], [1.0, 2.0]]
+    assert scale.tolist() == [1.5, 0.0, 1.5]
+    assert kept.covers(1)
+    assert not kept.covers(2)
 
 
 def test_guidance_that_rests_asks_without_condition_every_other_time_and_uses_what_was_said():

@@ -78,11 +78,11 @@ def test_with_a_refresh_at_every_pass_the_numbers_are_those_of_the_plain_network
     network = Transformer(CONFIG)
     network.load_state_dict(model.state_dict())
     network = network.to(dtype).requires_grad_(False)
-    plain, cached, ids = TransformerDenoiser(network), CachedDenoiser(network), canvas()
+    cached, ids = CachedDenoiser(network), canvas()
     attend = torch.arange(20) >= torch.tensor([[0], [3], [1]]) if is_padded else None
     for _ in range(4):
         rows = hidden(ids)
-        expected = plain(ids, attend, rows, ALLOWED)
+        expected = network.head(network.hidden(ids, attend).flatten(0, 1)[rows], ALLOWED).float()
         assert torch.equal(cached(ids, attend, rows, ALLOWED, notes(ids, Refresh(every=1))), expected)
         ids = reveal(ids, expected, 2)
     assert cached.num_columns == 4 * ids.numel()
@@ -90,7 +90,7 @@ def test_with_a_refresh_at_every_pass_the_numbers_are_those_of_the_plain_network
 
 def test_without_notes_nothing_is_remembered(model) -> None:
     ids, cached = canvas(), CachedDenoiser(model)
-    expected = TransformerDenoiser(model)(ids, None, hidden(ids), None)
+    expected = model.head(model.hidden(ids).flatten(0, 1)[hidden(ids)])
     assert torch.equal(cached(ids, None, hidden(ids), None), expected)
     assert cached.num_bytes == 0
 
@@ -157,7 +157,7 @@ def test_a_canvas_that_grows_keeps_what_stands_and_computes_what_moved(model) ->
     assert cached.num_columns - before == 8 + 60 + 2  # just committed, new, moved
     full = Refresh(per_block=True)
     exact = cached(grown, None, hidden(grown), ALLOWED, notes(grown, full, begins=True))
-    assert torch.equal(exact, TransformerDenoiser(model)(grown, None, hidden(grown), ALLOWED))
+    assert torch.equal(exact, model.head(model.hidden(grown).flatten(0, 1)[hidden(grown)], ALLOWED))
 
 
 def test_rows_that_nothing_is_asked_of_cost_nothing(model) -> None:
