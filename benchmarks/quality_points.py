@@ -30,6 +30,7 @@ def change(**fields: object) -> Change:
     return lambda policy: replace(policy, **fields)  # type: ignore[arg-type]
 
 
+_BLOCK = Refresh(per_block=True)
 _BLOCKS: Mapping[str, Change] = {
     **{f"steps {share}": steps(share) for share in (0.5, 0.25, 0.125)},
     **{f"threshold {bar}": rule(Threshold(bar=bar)) for bar in (0.99, 0.95, 0.9, 0.8, 0.6, 0.4)},
@@ -45,9 +46,23 @@ _BLOCKS: Mapping[str, Change] = {
     "cache drift 4": change(refresh=Refresh(per_block=True, drift=4.0)),
     "cache none": change(refresh=Refresh()),
     "ahead 0.95": rule(Threshold(bar=0.9), ahead=Ahead(bar=0.95)),
-    "threshold 0.9 cache block": rule(Threshold(bar=0.9), refresh=Refresh(per_block=True)),
-    "threshold 0.9 cache block near 16": rule(Threshold(bar=0.9), refresh=Refresh(per_block=True, vicinity=16)),
+    **{
+        f"entropy {bound} cache block": rule(EntropyBound(bound=bound), refresh=_BLOCK, early_stop=True)
+        for bound in (0.02, 0.05, 0.1)
+    },
+    **{
+        f"threshold {bar} cache block": rule(Threshold(bar=bar), refresh=_BLOCK, early_stop=True)
+        for bar in (0.9, 0.95, 0.98)
+    },
+    "entropy 0.05 cache block near 16": rule(
+        EntropyBound(bound=0.05), refresh=Refresh(per_block=True, vicinity=16), early_stop=True
+    ),
+    "entropy 0.05 early stop": rule(EntropyBound(bound=0.05), early_stop=True),
+    "entropy 0.05 cache block ahead 0.98": rule(
+        EntropyBound(bound=0.05), refresh=_BLOCK, early_stop=True, ahead=Ahead(bar=0.98)
+    ),
 }
+_LATE = (0.5, 1.0)
 _GRIDS: Mapping[str, Change] = {
     **{f"steps {share}": steps(share) for share in (0.75, 0.5, 0.375, 0.25)},
     **{f"entropy {bound}": rule(EntropyBound(bound=bound)) for bound in (0.02, 0.1, 0.3, 1.0, 2.0)},
@@ -59,6 +74,17 @@ _GRIDS: Mapping[str, Change] = {
     "guidance off late": change(guidance_interval=(0.0, 0.5)),
     "guidance every 2": change(guidance_every=2),
     "guidance every 4": change(guidance_every=4),
+    **{
+        f"entropy {bound} off early": rule(EntropyBound(bound=bound), guidance_interval=_LATE)
+        for bound in (0.02, 0.05, 0.1)
+    },
+    **{
+        f"entropy {bound} off early cache every {every}": rule(
+            EntropyBound(bound=bound), guidance_interval=_LATE, refresh=Refresh(every=every)
+        )
+        for bound in (0.02, 0.05, 0.1)
+        for every in (2, 3)
+    },
     "no guidance": change(guidance_scale=0.0),
     "cache every 2": change(refresh=Refresh(every=2)),
     "cache every 4": change(refresh=Refresh(every=4)),
