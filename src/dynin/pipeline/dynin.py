@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from dynin.decoding.canvas import Canvas, Segment
 from dynin.decoding.decoder import Decoded, ParallelDecoder
 from dynin.decoding.policy import DecodingPolicy
 from dynin.decoding.trace import Step
@@ -23,14 +22,14 @@ from dynin.errors import RequestError
 from dynin.media.image import to_pil
 from dynin.model.transformer import Transformer
 from dynin.pipeline.denoiser import Effort, PolicyDenoiser
+from dynin.pipeline.job import Easel, Job
 from dynin.pipeline.picture_size import growth, largest_px, lengths_at, require_size
-from dynin.pipeline.policies import POLICIES, adjust, for_redo, grid_of, limit, policy_of, require_steps
+from dynin.pipeline.policies import POLICIES, adjust, for_redo, limit, policy_of, require_steps
 from dynin.pipeline.presets import NONE, PRESETS, Presets
-from dynin.pipeline.redo import Opened, Redo, RedoBox, parse_redo
+from dynin.pipeline.redo import Opened, RedoBox, parse_redo
 from dynin.pipeline.request import Request, Wishes, check_correctable, read_value
 from dynin.pipeline.result import ENDED, HIDDEN, Result, Snapshot
 from dynin.pipeline.route import choose
-from dynin.sequence.batch import MODALITIES, Batch, stack
 from dynin.sequence.layout import Assembler, Sequence
 from dynin.sequence.parse import num_before_end
 from dynin.sequence.task import TABLES, Task
@@ -43,23 +42,6 @@ THINK, NO_THINK = " /think", " /no_think"
 MIDDLE_DOT = "\u00b7"
 
 Observer = Callable[[Snapshot], None]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Job:
-    """A request on its way."""
-
-    request: Request
-    sequence: Sequence
-    policies: Mapping[Modality, DecodingPolicy]
-    redo: Redo | None = None
-    original: Value | None = None
-    """What a redo corrects."""
-
-    @property
-    def task(self) -> Task:
-        """The row of the table."""
-        return self.sequence.task
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -120,7 +102,7 @@ class Dynin:
                 size.
         """
         started = time.monotonic()
-        jobs = [self._prepare(request) for request in requests]
+        jobs = [self.prepare(request) for request in requests]
         keys = {
             (job.task.name, job.request.steps, job.request.guidance, job.request.preset, job.request.size)
             for job in jobs
@@ -129,17 +111,17 @@ class Dynin:
             raise RequestError(f"requests of one batch differ: {sorted(map(str, keys))}; run them one by one")
         traces: list[list[Snapshot]] = [[] for _ in jobs]
         denoiser = PolicyDenoiser(self.model)
-        decoded = self._decode(jobs, denoiser, self._watch(jobs, traces, on_step))
-        results = [self._finish(job, row, decoded, denoiser.effort(row)) for row, job in enumerate(jobs)]
+        decoded = self._decode(jobs, denoiser, self.watch(jobs, traces, on_step))
+        results = [self.finish(job, row, decoded, denoiser.effort(row)) for row, job in enumerate(jobs)]
         seconds = time.monotonic() - started
         return [
-            replace(result, seconds=seconds, trace=_kept(job, trace))
+            replace(result, seconds=seconds, trace=kept(job, trace))
             for job, result, trace in zip(jobs, results, traces, strict=True)
         ]
 
     # ---- request to row ---------------------------------------------------------------------------------------------
 
-    def _prepare(self, request: Request) -> _Job:
+    def prepare(self, request: Request) -> Job:
         """Read, route, encode, lay out."""
         redo = parse_redo(request.redo) if isinstance(request.redo, str) else request.redo
         if redo is not None:
@@ -181,7 +163,7 @@ class Dynin:
         policies = self._fit(sequence, chosen, is_sized=request.size is not None)
         if request.steps is not None:
             require_steps(request.steps, policies, sequence.spans)
-        return _Job(request=request, sequence=sequence, policies=policies, redo=redo, original=original)
+        return Job(request=request, sequence=sequence, policies=policies, redo=redo, original=original)
 
     def _policy(self, request: Request, task: str, modality: Modality) -> DecodingPolicy:
         """What the request's preset says of a target; a request that says how many steps it wants gets the exact ones.
@@ -244,49 +226,19 @@ class Dynin:
 
     # ---- row to row -------------------------------------------------------------------------------------------------
 
-    def _decode(self, jobs: Rows[_Job], denoiser: PolicyDenoiser, observer: Callable[[Step], None] | None) -> Decoded:
+    def easel(self) -> Easel:
+        """What puts prepared requests on canvases, on the device of the network."""
+        return Easel(self.vocabulary, self.tokenizers, self.model.embed.weight.device)
+
+    def _decode(self, jobs: Rows[Job], denoiser: PolicyDenoiser, observer: Callable[[Step], None] | None) -> Decoded:
         """Fill the hidden places of all rows."""
-        device = self.model.embed.weight.device
-        batch = stack([job.sequence for job in jobs], pad_id=self.vocabulary.pad_id).to(device)
-        is_guided = any(policy.guidance_scale > 0 for job in jobs for policy in job.policies.values())
-        uncond_ids = self._unconditional(jobs).to(device) if is_guided else None
-        canvas = Canvas(ids=batch.ids, attend=None if bool(batch.attend.all()) else batch.attend, uncond_ids=uncond_ids)
-        segments = [self._segment(jobs, batch, modality) for modality in jobs[0].task.targets]
+        work = self.easel().lay(jobs)
         decoder = ParallelDecoder(denoiser, self.vocabulary["mask"])
-        generators = [torch.Generator(device).manual_seed(job.request.seed) for job in jobs]  # where noise is wanted
-        return decoder.run(canvas, segments, generator=generators, observer=observer)
-
-    def _segment(self, jobs: Rows[_Job], batch: Batch, modality: Modality) -> Segment:
-        """One target of all rows."""
-        ends = () if jobs[0].redo else jobs[0].task.ends.get(modality, ())
-        lengths = [job.policies[modality].max_len or 0 for job in jobs]
-        policy = jobs[lengths.index(min(lengths))].policies[modality]
-        is_target = batch.is_target & (batch.kind == MODALITIES.index(modality))
-        return Segment(
-            name=str(modality),
-            is_target=is_target,
-            grid=grid_of(modality, int(is_target[0].sum()), self.tokenizers.video.num_frames),
-            allowed_ids=self._allowed(modality, *ends).to(batch.ids.device),
-            policy=policy,
-            stop_ids=tuple(self.vocabulary[name] for name in ends),
-        )
-
-    def _allowed(self, modality: Modality, *ends: str) -> Int[Tensor, " A"]:
-        """The ids that a target may take: those its tokenizer can decode, and its end tokens."""
-        ids = self.vocabulary.allowed_ids(modality, *ends)
-        span = self.vocabulary.range_of(modality)
-        is_spare = (ids >= span.start + self.tokenizers.codebook_size(modality)) & (ids < span.stop)
-        return ids[~is_spare]
-
-    def _unconditional(self, jobs: Rows[_Job]) -> Int[Tensor, "B S"]:
-        """The rows without what guidance strengthens."""
-        assembler = self._assembler()
-        rows = [replace(job.sequence, ids=assembler.unconditional(job.sequence)) for job in jobs]
-        return stack(rows, pad_id=self.vocabulary.pad_id).ids
+        return decoder.run(work.canvas, work.segments, generator=work.generators, observer=observer)
 
     # ---- row to result ----------------------------------------------------------------------------------------------
 
-    def _finish(self, job: _Job, row: int, decoded: Decoded, effort: Effort) -> Result:
+    def finish(self, job: Job, row: int, decoded: Decoded, effort: Effort) -> Result:
         """Cut the targets out, decode them, put a redone part into its original."""
         values: dict[Modality, Value] = {}
         num_tokens = 0
@@ -319,8 +271,8 @@ class Dynin:
 
     # ---- watching ---------------------------------------------------------------------------------------------------
 
-    def _watch(
-        self, jobs: Rows[_Job], traces: list[list[Snapshot]], on_step: Observer | None
+    def watch(
+        self, jobs: Rows[Job], traces: list[list[Snapshot]], on_step: Observer | None
     ) -> Callable[[Step], None] | None:
         """An observer of the decoder that keeps snapshots where they are wanted; None where nobody looks."""
         if on_step is None and not any(job.request.trace for job in jobs):
@@ -338,7 +290,7 @@ class Dynin:
 
         return observe
 
-    def _snapshot(self, job: _Job, row: int, step: Step) -> Snapshot:
+    def _snapshot(self, job: Job, row: int, step: Step) -> Snapshot:
         """One row of a step of the decoder."""
         modality = Modality(step.segment)
         ids = step.ids[row]
@@ -372,7 +324,8 @@ class Dynin:
         return "".join(parts).removesuffix(MIDDLE_DOT)
 
 
-def _kept(job: _Job, snapshots: list[Snapshot]) -> tuple[Snapshot, ...] | None:
+def kept(job: Job, snapshots: list[Snapshot]) -> tuple[Snapshot, ...] | None:
+    """The trace of a result: what was seen, where a request asked for it."""
     return tuple(snapshots) if job.request.trace else None
 
 

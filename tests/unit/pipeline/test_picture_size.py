@@ -36,7 +36,7 @@ def test_a_picture_that_is_heard_is_made_at_the_wished_size(tiny):
 def test_a_given_picture_is_read_at_the_wished_size(tiny):
     picture = testing.small_picture(128)
     for size, count in ((None, 16), (64, 16), (128, 64)):
-        job = tiny._prepare(Request(image=picture, to="text", size=size))
+        job = tiny.prepare(Request(image=picture, to="text", size=size))
         span = job.sequence.span(Modality.IMAGE, is_target=False)
         assert span.stop - span.start == count
         codes = tiny.vocabulary.ids_to_codes(Modality.IMAGE, job.sequence.ids[span.slice()])
@@ -50,7 +50,7 @@ def test_a_picture_that_is_changed_is_read_and_made_at_one_size(tiny):
 
 def test_a_part_of_a_large_picture_is_made_again_in_its_own_cells(tiny):
     original = testing.small_picture(128)
-    job = tiny._prepare(Request(prompt="a dog", image=original, redo="16,32,32,16", size=128))
+    job = tiny.prepare(Request(prompt="a dog", image=original, redo="16,32,32,16", size=128))
     assert int((job.sequence.ids == tiny.vocabulary["mask"]).sum()) == 2
     made = tiny.generate("a dog", image=original, redo="16,32,32,16", size=128)
     assert made.image.size == (128, 128)
