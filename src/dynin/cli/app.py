@@ -17,8 +17,10 @@ from dynin.cli.evaluate import evaluate
 from dynin.cli.generate import generate
 from dynin.cli.merge import merge
 from dynin.cli.plan import plan
+from dynin.cli.segment import segment
 from dynin.cli.train import train
 from dynin.cli.train_codec import train_codec
+from dynin.cli.virst import virst
 from dynin.errors import DyninError
 
 ClickError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -33,9 +35,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(generate)
+app.command()(segment)
 app.command()(demo)
 app.command()(evaluate)
 app.add_typer(data, name="data")
+app.add_typer(virst, name="virst")
 app.command()(train)
 app.command()(convert)
 app.command()(plan)
