@@ -1,0 +1,135 @@
+"""Memory of `dynin segment` against the length of the video: `python benchmarks/segment_memory.py`.
+
+Enters: numbers of frames, 600 and 10,000 by default. Leaves: a table, and out/segment_memory.json. Does not know how
+masks are found.
+
+Every length runs in a process of its own, on a VIRST with drawn weights and a clip of squares that move: it segments a
+clip of 64 frames first, so that code, kernels and buffers are there, then the clip, written as overlay video and as run
+lengths. Told is the peak of the process's resident memory. What the masks look like does not matter here: work and
+memory are the same for any weights of these sizes.
+
+glibc keeps what was freed in small pieces; processes run with MALLOC_MMAP_THRESHOLD_ at 128 KB, as in
+`benchmarks/memory.py`.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dynin.media.stream import open_frames, writing_mp4
+from dynin.testing import tiny_model
+from dynin.training.config import LoraConfig
+from dynin.virst import outputs
+from dynin.virst.anchors import policy_of
+from dynin.virst.build import build
+from dynin.virst.config import BackboneConfig, BranchConfig, FrameConfig, FusionConfig, VirstConfig
+from dynin.virst.segment import SegmentConfig, Segmenter
+
+SIDE_PX = 256
+WARM_FRAMES = 64
+
+
+def write_clip(path: Path, num_frames: int) -> None:
+    """Three squares that go round."""
+    levels = np.full((SIDE_PX, SIDE_PX, 3), 200, dtype=np.uint8)
+    with writing_mp4(path, SIDE_PX, SIDE_PX, 25.0) as writer:
+        for at in range(num_frames):
+            frame = levels.copy()
+            for square, colour in enumerate(((220, 40, 40), (40, 160, 60), (50, 60, 220))):
+                angle = 0.05 * at + 2.1 * square
+                top, left = (int(110 + 80 * value) for value in (np.sin(angle), np.cos(angle)))
+                frame[top : top + 36, left : left + 36] = colour
+            writer.write(frame, at / 25)
+
+
+def segmenter(start: Path, policy: str) -> Segmenter:
+    """A VIRST of the sizes that train here on the smallest backbone, with drawn weights."""
+    config = VirstConfig(
+        frames=FrameConfig(num_frames=12, num_seg=12),
+        fusion=FusionConfig(num_downs=1),
+        backbone=BackboneConfig(start=str(start), lora=LoraConfig(rank=2)),
+        branch=BranchConfig(image_px=64, hiera_width=8),
+    )
+    model = build(config, seed=0).eval().requires_grad_(False)
+    return Segmenter(model, SegmentConfig(anchors=policy_of(policy)))
+
+
+def segment(found: Segmenter, clip: Path, folder: Path) -> float:
+    """Seconds for a clip, overlay and run lengths written."""
+    source = open_frames(clip)
+    about = outputs.About(
+        name=clip.name,
+        sentence="the dog",
+        num_frames=source.num_frames,
+        height=source.height,
+        width=source.width,
+        rate_hz=source.rate_hz,
+    )
+    places = [folder / f"{clip.stem}-masks{suffix}" for suffix in (".mp4", ".json")]
+    started = time.monotonic()
+    with outputs.writing(places, about) as sink:
+        for mask in found.segment(source, about.sentence):
+            sink.write(mask)
+    return time.monotonic() - started
+
+
+def peak_mb() -> float:
+    """Highest resident memory of this process so far."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+
+
+def measure(folder: Path, num_frames: int, policy: str) -> dict[str, float]:
+    """One length, in this process."""
+    torch.set_num_threads(1)
+    found = segmenter(folder / "start", policy)
+    segment(found, folder / f"{WARM_FRAMES}.mp4", folder)
+    before = peak_mb()
+    seconds = segment(found, folder / f"{num_frames}.mp4", folder)
+    return {
+        "frames": num_frames,
+        "peak_mb": round(peak_mb(), 1),
+        "peak_of_warming_up_mb": round(before, 1),
+        "frames_per_s": round(num_frames / seconds, 1),
+    }
+
+
+def main() -> None:
+    """Every length in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--frames", type=int, nargs="*", default=[600, 10_000])
+    parser.add_argument("--policy", default="dynamic")
+    parser.add_argument("--in-folder", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.in_folder:
+        sys.stdout.write(json.dumps(measure(Path(given.in_folder), given.frames[0], given.policy)))
+        return
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tiny_model(folder / "start")
+        for count in dict.fromkeys([WARM_FRAMES, *given.frames]):
+            write_clip(folder / f"{count}.mp4", count)
+        for count in given.frames:
+            command = [sys.executable, __file__, "--in-folder", name, "--frames", str(count), "--policy", given.policy]
+            environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(128 << 10), "OMP_NUM_THREADS": "1"}
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            if done.returncode:
+                sys.exit(done.stderr)
+            rows.append(json.loads(done.stdout.splitlines()[-1]))
+            sys.stdout.write("  ".join(f"{key} {value}" for key, value in rows[-1].items()) + "\n")
+            sys.stdout.flush()
+    Path("out").mkdir(exist_ok=True)
+    Path("out/segment_memory.json").write_text(json.dumps({"policy": given.policy, "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
