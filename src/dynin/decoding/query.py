@@ -8,7 +8,7 @@ result. Does not know how a decoding goes on, nor networks.
         +------logits------+
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -92,6 +92,56 @@ class QueryDenoiser(Protocol):
     def answer(self, query: Query) -> Float[Tensor, "K A"]:
         """Logits at `query.rows` over `query.allowed`."""
         ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """Logits, and what they cost."""
+
+    logits: Float[Tensor, "K A"]
+    num_columns: int
+    """Columns computed for them, both branches of guidance counted."""
+
+
+@runtime_checkable
+class BatchDenoiser(Protocol):
+    """A denoiser that answers queries of several decodings in one pass."""
+
+    def answer_all(self, queries: Sequence[Query]) -> Iterator[tuple[int, Answer]]:
+        """The answers in any order, each with its query's index; one at a time, so that few logits are held at once.
+
+        Keys differ between the decodings.
+        """
+        ...
+
+    def cost(self, query: Query) -> int:
+        """Columns that answering will compute."""
+        ...
+
+    def forget(self, keys: Sequence[int]) -> None:
+        """Rows that will not be asked about again, or must be looked at anew."""
+        ...
+
+
+class OneByOne:
+    """Any denoiser as one of several decodings, a pass for each query."""
+
+    def __init__(self, denoiser: Denoiser | QueryDenoiser) -> None:
+        """Keep the denoiser."""
+        self._answer = answering(denoiser)
+
+    def answer_all(self, queries: Sequence[Query]) -> Iterator[tuple[int, Answer]]:
+        """One after another."""
+        for at, query in enumerate(queries):
+            yield at, Answer(self._answer(query), self.cost(query))
+
+    def cost(self, query: Query) -> int:
+        """All columns of the rows of which something is asked."""
+        asked = query.counts or (1,) * len(query.ids)
+        return query.ids.shape[1] * sum(1 for count in asked if count)
+
+    def forget(self, keys: Sequence[int]) -> None:
+        """Nothing is remembered."""
 
 
 def answering(denoiser: Denoiser | QueryDenoiser) -> Callable[[Query], Tensor]:

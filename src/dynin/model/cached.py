@@ -113,19 +113,23 @@ class _Memory:
 class CachedDenoiser:
     """A denoiser that recomputes only what is asked for, what changed, and what its rules say.
 
-    With a rule that refreshes at every pass it runs exactly the operations of the plain network, on the same shapes.
-    Parameters are read in their own dtype, and so are keys and values kept.
+    With a rule that refreshes at every pass it runs exactly the operations of the plain network, on the same shapes;
+    where it packs, that holds for sequences without padding, and up to rounding for others. Keys and values are kept in
+    the dtype of the parameters.
     """
 
-    def __init__(self, model: Transformer, *, max_bytes: int | None = None) -> None:
+    def __init__(self, model: Transformer, *, max_bytes: int | None = None, packs: bool = False) -> None:
         """Keep the network.
 
         Args:
             max_bytes: Largest memory for keys and values; None for no bound.
+            packs: Compute no padding, in full passes neither. Rows of different length, such as the branches of
+                guidance, then cost what is in them.
         """
         self._model = model
         self._output = OutputRows(model.output.weight)
         self._max_bytes = max_bytes
+        self._packs = packs
         self._memory = _Memory()
         self.num_columns = 0
         """Columns computed so far, over all passes."""
@@ -152,28 +156,48 @@ class CachedDenoiser:
         model = self._model
         if cached is None:
             self._note(torch.full((len(ids),), ids.shape[1]))
-            return self._output.logits(model.hidden(ids, attend).flatten(0, 1)[rows], allowed).float()
+            return model.head(model.hidden(ids, attend).flatten(0, 1)[rows], allowed).float()
+        return model.head(self.states(ids, attend, rows, cached), allowed).float()
+
+    def states(
+        self,
+        ids: Int[Tensor, "B S"],
+        attend: Bool[Tensor, "B S"] | None,
+        rows: Int[Tensor, " K"],
+        cached: Sequence[CachedRow],
+    ) -> Float[Tensor, "K D"]:
+        """The normalised states at flat positions, which ascend, ready for the output table.
+
+        Raises:
+            RequestError: If the memory would grow beyond its bound.
+        """
         self._open(ids, cached)
-        memory = self._memory
-        is_due = [
-            memory.num_passes[row] < 0
-            or note.refresh.is_due(
-                begins_block=note.begins_block, num_passes=memory.num_passes[row], drift=memory.drift[row]
-            )
-            for row, note in enumerate(cached)
-        ]
-        if all(is_due):
-            hidden = self._full(ids, attend).flatten(0, 1)[rows]
-            self._count(range(len(cached)), is_due)
-        else:
-            hidden = self._partial(ids, attend, rows, cached, is_due)
-        return self._output.logits(hidden, allowed).float()
+        is_due = [self._is_due(row, note) for row, note in enumerate(cached)]
+        if not all(is_due):
+            return self._partial(ids, attend, rows, cached, is_due)
+        hidden = self._full(ids, attend).flatten(0, 1)[rows]
+        self._count(range(len(cached)), is_due)
+        return hidden
+
+    def is_due(self, note: CachedRow) -> bool:
+        """Whether the next pass over a row computes all of it."""
+        names = self._memory.names
+        return note.key not in names or self._is_due(names.index(note.key), note)
+
+    def _is_due(self, row: int, note: CachedRow) -> bool:
+        """The same of a row of the memory."""
+        num_passes, drift = self._memory.num_passes[row], self._memory.drift[row]
+        if num_passes < 0:
+            return True
+        return note.refresh.is_due(begins_block=note.begins_block, num_passes=num_passes, drift=drift)
 
     def forget(self, keys: Sequence[Hashable] | None = None) -> None:
         """Give the memory of some sequences back, or of all."""
         memory = self._memory
         gone = set(memory.names) if keys is None else set(keys)
         kept = [row for row, name in enumerate(memory.names) if name not in gone]
+        if len(kept) == len(memory.names):
+            return
         if not kept:
             self._memory = _Memory()
             return
