@@ -189,6 +189,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--again", action="store_true", help="run cases that are done")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder")
+    large = parser.add_argument_group("tier L")
+    large.add_argument("--device", default="cuda")
+    large.add_argument("--width", type=float, default=1.0, help="share of the 8B network's width")
+    large.add_argument("--minutes", type=float, default=8.0, help="after which no further row is begun")
+    large.add_argument("--rehearse", action="store_true", help="the same rows, short enough for a processor")
     options = parser.parse_args()
     if options.repeats < 1 or options.threads < 1:
         parser.error(f"--repeats {options.repeats} and --threads {options.threads} must be at least 1")
