@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from dynin.errors import CheckpointError, ConfigError
+from dynin.pickled import to_safetensors
 from dynin.tokenizers.text import ByteLevelText
 from dynin.training.config import LoraConfig
 from dynin.virst.backbone.protocol import Clips, Sentences
@@ -96,6 +97,19 @@ def test_three_parts_of_one_folder_make_the_model_that_was_written(tmp_path, vir
         assert all(torch.equal(value, state[name]) for name, value in getattr(again, part).state_dict().items())
     assert not again.training
     assert not any(value.requires_grad for value in again.parameters())
+
+
+def test_the_pickle_as_it_is_published_becomes_the_folder(tmp_path, virst, sizes, text):
+    (tmp_path / "fetched").mkdir()
+    published = {name: value.detach().clone() for name, value in to_published(virst).items()}
+    torch.save({"model_state_dict": published, "epoch": 3}, tmp_path / "fetched" / "virst_checkpoint.pt")
+    with pytest.raises(CheckpointError, match="the weights are pickled"):
+        load(tmp_path / "fetched", config=CONFIG, sizes=sizes)
+    to_safetensors(tmp_path / "fetched", tmp_path / "virst")
+    (tmp_path / "videochat").mkdir()
+    (tmp_path / "videochat" / "tokenizer.json").write_text(text.to_json())
+    again = load(tmp_path / "virst", config=CONFIG, sizes=sizes, text_folder=tmp_path / "videochat")
+    torch.testing.assert_close(prompts(again), prompts(virst), rtol=1e-3, atol=1e-4)
 
 
 def test_the_initial_fusion_may_be_left_off(tmp_path, virst, sizes, text):

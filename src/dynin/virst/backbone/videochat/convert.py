@@ -144,6 +144,7 @@ class Contents:
             CheckpointError: For a tensor that is not finite.
         """
         place = torch.get_default_device() if device is None else device
+        is_copied = bool(self.num_adapters)  # else what stays as it is would keep all matrices mapped beside the folded
         for shard in self.files.shards:
             with safe_open(shard, framework="pt") as file:
                 for name, matrix in self.parts[part].items():
@@ -153,8 +154,8 @@ class Contents:
                     if matrix.first:
                         first, second = (self._one(factor).to(place) for factor in (matrix.first, matrix.second))
                         made = folded(made, first, second, alpha)
-                    if dtype is not None and made.is_floating_point():
-                        made = made.to(dtype)
+                    kind = dtype if dtype is not None and made.is_floating_point() else made.dtype
+                    made = made.to(kind, copy=is_copied and not matrix.first)
                     _require_finite(matrix.stored, made, self.files)
                     yield name, made
 

@@ -7,8 +7,8 @@ their own places, and scores of the text that is to be learnt. Does not know mas
     sentence --prompter--> chat, with places for the video and the [ST] tokens
     row: embeddings of the chat, the video's tokens in it, the given [ST] embeddings  --Qwen2-->  states
 
-Rows are padded behind their end and counted from 0, so that a row comes out as it does alone. A video is seen once,
-however many sentences are about it.
+Rows are padded behind their end, where nothing before it can see, so that each comes out as it does alone. A video is
+seen once, however many sentences are about it.
 
 Source:
     VIRST, arXiv:2603.27060; `AIDASLab/VIRST model/VIRST.py`.
@@ -181,17 +181,11 @@ class VideoChat(nn.Module):
         )
 
     def _states(self, rows: list[Float[Tensor, "_ D"]]) -> Float[Tensor, "R S D"]:
-        """The last, normalised states of rows, padded behind their ends; what stands in the padding means nothing."""
-        embeddings = pad_sequence(rows, batch_first=True)
-        places = torch.arange(embeddings.shape[1], device=embeddings.device)
-        lengths = torch.tensor([len(row) for row in rows], device=embeddings.device)
-        attend = places[None] < lengths[:, None]
-        made = self.language(
-            inputs_embeds=embeddings,
-            attention_mask=attend.long(),
-            position_ids=places[None].expand(len(rows), -1),
-        )
-        return made.last_hidden_state
+        """The last, normalised states of rows, padded behind their ends; what stands in the padding means nothing.
+
+        No mask is needed for that: a place sees none behind it, and rows are counted from their beginning.
+        """
+        return self.language(inputs_embeds=pad_sequence(rows, batch_first=True)).last_hidden_state
 
     def _scores(self, states: Float[Tensor, "R S D"], seen: list["_Seen"]) -> TextScores:
         """What the states just before the told ids say of them; each row counts as one, however long."""
