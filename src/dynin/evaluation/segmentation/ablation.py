@@ -31,20 +31,18 @@ class Setting:
     model: str = "both"
     """Name of the trained weights; of a floor, nothing is loaded."""
     anchors: str = "published"
-    """Which frames are prompted."""
+    """Which frames are prompted: the name of a policy of `virst.anchors`."""
     num_anchors: int | None = None
     """How many are prompted; None for as many as the policy takes by itself."""
     num_attended: int | None = 3
     """How many of them a frame attends to at most; None for all."""
-    is_two_sided: bool = False
-    """Whether masks spread from anchors in both directions."""
     floor: Floor | None = None
     change: Change = "none"
     """Whether sentences or frames are shuffled before the model is asked."""
 
     def options(self) -> dict[str, object]:
         """What the results of this setting follow from, beside the weights and the data."""
-        names = ("model", "anchors", "num_anchors", "num_attended", "is_two_sided", "floor", "change")
+        names = ("model", "anchors", "num_anchors", "num_attended", "floor", "change")
         return {name: getattr(self, name) for name in names}
 
 
@@ -118,7 +116,7 @@ SELECTION = Table(
         Setting(name="uniform-3", label="three evenly spaced", anchors="uniform", num_anchors=3),
         Setting(name="both", label="published: nearest of evenly spaced"),
         Setting(name="dynamic", label="dynamic, causal", anchors="dynamic"),
-        Setting(name="dynamic-two-sided", label="dynamic, two-sided", anchors="dynamic", is_two_sided=True),
+        Setting(name="dynamic-two-sided", label="dynamic, two-sided", anchors="two-sided"),
         Setting(
             name="first-trained", label="first frame, trained for it", model="first", anchors="first", num_anchors=1
         ),

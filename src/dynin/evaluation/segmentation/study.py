@@ -44,6 +44,8 @@ class Study:
     """Facts of the data and the machine: plain values."""
     tracks: Tracks | None = None
     """Of all things of a video, where the source knows them."""
+    skipped: frozenset[str] = frozenset()
+    """Names of settings that cannot be run, such as one that needs another model."""
     seed: int = 0
     """Of shuffling, of the objects drawn for the floor, and of resampling."""
 
@@ -75,6 +77,8 @@ def run(
 
 def _runs_of(setting: Setting, study: Study, output: Path, progress: Told) -> Sequence[Run]:
     """The runs of a setting with every seed of its weights; of a floor, one, since it has none that could differ."""
+    if setting.name in study.skipped:
+        return ()
     seeds = (FLOOR_SEED,) if setting.floor else sorted(study.weights.get(setting.model, {}))
     found = []
     for seed in seeds:
