@@ -79,7 +79,7 @@ def segment(
     from dynin.virst.segment import SegmentConfig, Segmenter
     from dynin.virst.tracker import TrackerConfig
 
-    loaded = _load(model, devices.resolve(device))
+    loaded = load(model, devices.resolve(device))
     config = SegmentConfig(
         anchors=chosen, tracker=TrackerConfig(num_attended=attended), threshold=threshold, chunk=chunk
     )
@@ -124,7 +124,7 @@ def _policy(name: str, num_anchors: int | None, likeness: str | None) -> "Anchor
     return policy
 
 
-def _load(model: str | None, device: "torch.device") -> "Virst":
+def load(model: str | None, device: "torch.device") -> "Virst":
     """The model that the user names, in the layout of this project or the published one."""
     from dynin import checkpoint
     from dynin.virst import folder, published

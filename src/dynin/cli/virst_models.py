@@ -49,7 +49,7 @@ def predictor(model: str | Path, asked: Asked, *, device: str, seed: int = 0) ->
         seed: What is drawn for an example is drawn from this and the names of its video and sentence.
     """
     from dynin.cli import device as devices
-    from dynin.cli.segment import _load
+    from dynin.cli.segment import load
     from dynin.virst import similarity
     from dynin.virst.anchors import policy_of
     from dynin.virst.segment import SegmentConfig, Segmenter
@@ -61,7 +61,7 @@ def predictor(model: str | Path, asked: Asked, *, device: str, seed: int = 0) ->
         threshold=asked.threshold,
     )
     likeness = None if asked.likeness is None else similarity.load(asked.likeness)
-    loaded = _load(str(model), devices.resolve(device))
+    loaded = load(str(model), devices.resolve(device))
 
     def predict(example: "ReferringExample") -> "Masks":
         drawn = zlib.crc32(f"{seed}/{example.video}/{example.sentence_id}".encode())
