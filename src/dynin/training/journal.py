@@ -8,30 +8,44 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from dynin.errors import ConfigError
 from dynin.training import processes
-from dynin.training.config import TrainConfig
 
 Figures = Mapping[str, int | float]
 """What is reported: step, steps, rates, and loss and accuracy by task."""
 
 
-class Journal:
-    """Counts positions and time of one run; the first process writes."""
+@runtime_checkable
+class Told(Protocol):
+    """Settings of a run, whatever it trains."""
 
-    def __init__(self, folder: Path, config: TrainConfig, first: int) -> None:
-        self.folder, self.config, self.first = folder, config, first
+    @property
+    def steps(self) -> int:
+        """How many steps it takes."""
+        ...
+
+    @property
+    def tensorboard(self) -> bool:
+        """Whether curves are written."""
+        ...
+
+
+class Journal:
+    """Counts positions, or other units, and time of one run; the first process writes."""
+
+    def __init__(self, folder: Path, config: Told, first: int, unit: str = "tokens") -> None:
+        self.folder, self.config, self.first, self.unit = folder, config, first, unit
         self.started, self.tokens = time.monotonic(), 0
         self._events: Any = None
         if config.tensorboard and processes.rank() == 0:
             self._events = _writer(folder / "tensorboard", first)
 
     def count(self, tokens: int) -> None:
-        """Add positions that went through the network, padding left out."""
+        """Add units that went through the network; of positions, padding left out."""
         self.tokens += tokens
 
     def entry(self, done: int, more: Figures) -> Figures:
@@ -40,7 +54,7 @@ class Journal:
         return {
             "step": done,
             "steps": self.config.steps,
-            "tokens_per_s": self.tokens / seconds,
+            f"{self.unit}_per_s": self.tokens / seconds,
             "seconds_left": seconds / (done - self.first) * (self.config.steps - done),
             **more,
         }
@@ -60,7 +74,7 @@ class Journal:
         """Time, positions and hardware of the run so far, earlier sittings included."""
         return {
             "seconds": before.get("seconds", 0.0) + time.monotonic() - self.started,
-            "tokens": before.get("tokens", 0) + self.tokens,
+            self.unit: before.get(self.unit, 0) + self.tokens,
             "hardware": f"{device.type}, {processes.count()} processes of {torch.get_num_threads()} threads",
         }
 

@@ -6,11 +6,11 @@ workers gives the same.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Rows
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -23,6 +23,7 @@ from dynin.training import parallel, processes
 from dynin.training.config import TrainConfig
 from dynin.training.objective import Hidden, Objective
 
+Item = TypeVar("Item")
 STEPS_AHEAD = 3
 """Steps that are made before they are needed, by the thread or by each worker."""
 
@@ -97,7 +98,8 @@ def steps(source: RowSource, objective: Objective, config: TrainConfig, first: i
     """
     made = Steps(source, objective, config)
     numbers = range(first, config.steps)
-    for step, value in enumerate(_by_workers(made, numbers) if config.workers else _by_thread(made, numbers), first):
+    values = _by_workers(made, numbers) if config.workers else in_thread(made.__getitem__, numbers)
+    for step, value in enumerate(values, first):
         if isinstance(value, DyninError):
             raise value
         yield step, value
@@ -115,14 +117,14 @@ def _by_workers(made: Steps, numbers: range) -> Iterator[Step | DyninError]:
     )
 
 
-def _by_thread(made: Steps, numbers: range) -> Iterator[Step | DyninError]:
-    """In one thread beside the training."""
+def in_thread(make: Callable[[int], Item], numbers: range) -> Iterator[Item]:
+    """What is made of each number, in their order, by one thread beside the training."""
     with ThreadPoolExecutor(max_workers=1) as worker:
-        ahead = deque(worker.submit(made.__getitem__, step) for step in numbers[:STEPS_AHEAD])
+        ahead = deque(worker.submit(make, step) for step in numbers[:STEPS_AHEAD])
         for step in numbers:
             value = ahead.popleft().result()
             if step + STEPS_AHEAD < numbers.stop:
-                ahead.append(worker.submit(made.__getitem__, step + STEPS_AHEAD))
+                ahead.append(worker.submit(make, step + STEPS_AHEAD))
             yield value
 
 

@@ -6,18 +6,17 @@ networks or files of weights.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from dynin import checkpoint
 from dynin.config import to_dict
 from dynin.errors import CheckpointError
 from dynin.repository import SUMS, sha256
 from dynin.training import processes
-from dynin.training.config import TrainConfig
 
 PACKAGES = ("data", "diffusion", "model", "nn", "sequence", "training")
 """The code whose change can change a training."""
@@ -45,14 +44,28 @@ class Policy:
 EXACT = Policy()
 
 
-def marks(config: TrainConfig, data: str) -> dict[str, Any]:
-    """What must be equal for a run to go on exactly."""
+@runtime_checkable
+class Started(Protocol):
+    """Settings of a run, whatever it trains; a frozen dataclass."""
+
+    @property
+    def init(self) -> str:
+        """The model that it starts from; empty for none."""
+        ...
+
+
+def marks(config: Started, data: str, packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
+    """What must be equal for a run to go on exactly.
+
+    Args:
+        packages: The code that the run goes through.
+    """
     settings = json.loads(json.dumps(to_dict(config), default=str, sort_keys=True))
     return {
         "settings": {name: value for name, value in settings.items() if name not in FREE},
         "start": start_fingerprint(config.init),
         "data": data,
-        "code": code_fingerprint(),
+        "code": code_fingerprint(packages),
         "processes": processes.count(),
     }
 
@@ -73,10 +86,10 @@ def require_same(folder: Path, then: Mapping[str, Any] | None, now: Mapping[str,
         )
 
 
-def code_fingerprint() -> str:
+def code_fingerprint(packages: Sequence[str] = PACKAGES) -> str:
     """SHA-256 over the sources that a training runs through."""
     digest = hashlib.sha256()
-    for package in PACKAGES:
+    for package in packages:
         folder = Path(str(resources.files("dynin").joinpath(package)))
         for path in sorted(folder.rglob("*.py")):
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")

@@ -43,7 +43,10 @@ def backbone_of(config: VirstConfig, *, seed: int, device: torch.device | str | 
 def branch_of(config: BranchConfig, *, seed: int) -> MaskBranch:
     """A mask branch from published weights, or a new one; errors as in `build`."""
     if config.start:
-        return convert.load(Path(checkpoint.resolve(config.start)))
+        read = convert.load(Path(checkpoint.resolve(config.start)))
+        branch = branches.build(branches.config_values(read))  # what is read is frozen; what is built can learn
+        branch.load_state_dict(read.state_dict())
+        return branch
     values = branches.small_config(
         config.image_px,
         width=config.width,

@@ -82,7 +82,11 @@ def save(
 
 
 def load(
-    path_or_id: str | os.PathLike[str], *, device: torch.device | str | None = None, start: str | None = None
+    path_or_id: str | os.PathLike[str],
+    *,
+    device: torch.device | str | None = None,
+    start: str | None = None,
+    is_learning: bool = False,
 ) -> Virst:
     """Read and verify a VIRST, in float32, ready to segment.
 
@@ -90,6 +94,7 @@ def load(
         path_or_id: A folder that `save` wrote, or `org/name` on the model hub.
         device: Where it goes; None leaves it where tensors are made by default.
         start: The folder or hub id of the backbone's start, where it is not where it was in training.
+        is_learning: Leave what can learn with gradients, to train on.
 
     Raises:
         CheckpointError: If a file is missing or damaged, it is no VIRST, or the start is another than it was trained
@@ -117,4 +122,5 @@ def load(
     checkpoint.require_fit(names, part.tensors)
     values = {name: value.float() if value.is_floating_point() else value for name, value in part.tensors.items()}
     model.load_state_dict(values, strict=False)  # the start's own tensors are there already
-    return model.to(device).eval().requires_grad_(False)
+    model = model.to(device).eval()
+    return model if is_learning else model.requires_grad_(False)

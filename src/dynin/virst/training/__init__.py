@@ -1,0 +1,1 @@
+"""How VIRST learns: settings of a run and sentences about videos enter; a VIRST folder leaves."""

@@ -1,0 +1,172 @@
+"""A batch to a loss, by stage: which frames get masks, from where, and what they cost.
+
+Enters: a VIRST and a `Batch`. Leaves: a scalar and figures. Does not know optimizers, files or where batches come from.
+
+    alignment, few_frame    each row: some frames drawn for it, each from its own prompts
+    propagation             rows of as many frames together: the same anchors; frames near them, from memory
+    warm                    as propagation, with boxes of the true masks for prompts
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from dynin.errors import ConfigError
+from dynin.virst import losses
+from dynin.virst.batch import Batch
+from dynin.virst.branch.protocol import MaskOutput
+from dynin.virst.losses import mask_parts
+from dynin.virst.model import Prompted, Virst
+from dynin.virst.tracker import ClipFeatures, Tracker, TrackerConfig, plan, track
+from dynin.virst.training.boxes import BoxPrompter
+from dynin.virst.training.config import VirstTrainConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Cost:
+    """Of one frame of some rows, or of some frames."""
+
+    parts: losses.Parts
+    """Of the loss, unweighted."""
+    overlap: Float[Tensor, " R"]
+    """IoU of the mask as it is used."""
+    is_visible: Bool[Tensor, " R"]
+    """Whether there is something to be found."""
+
+
+class Objective(nn.Module):
+    """The model with what its stage needs besides; everything that a step runs lies in one `forward`."""
+
+    def __init__(self, model: Virst, config: VirstTrainConfig) -> None:
+        """Take a model and say what of it learns.
+
+        Raises:
+            ConfigError: If nothing would.
+        """
+        super().__init__()
+        self.model, self.config = model, config
+        generator = torch.Generator().manual_seed(config.seed)
+        is_warm = config.stage == "warm"
+        self.boxes = BoxPrompter(model.config.num_st, model.branch.width, generator) if is_warm else None
+        learn(model, config)
+
+    @property
+    def tracker(self) -> TrackerConfig:
+        """How masks are made; scores weigh, so that they get gradients."""
+        return TrackerConfig(choice=self.config.choice, gate=self.config.loss.gate)
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Float[Tensor, ""], dict[str, float]]:
+        """The loss of a batch, and figures: each part of it, IoU where the object is visible, presence told right."""
+        assert batch.masks is not None
+        text = None
+        if self.boxes is not None:
+            costs = self._warm(batch, batch.masks, generator)
+        else:
+            found = self.model(batch, generator)
+            text = found.reading.text
+            follow = self._propagated if self.config.has_memory else self._prompted
+            costs = follow(found, batch, batch.masks, generator)
+        loss = losses.total([cost.parts for cost in costs], text, self.config.loss)
+        figures = _figures(costs)
+        if text is not None:
+            figures["token"] = float(losses.token_part(text).detach())
+        return loss, figures
+
+    def _prompted(self, found: Prompted, batch: Batch, truth: Tensor, generator: torch.Generator) -> list[Cost]:
+        """Masks of frames drawn for each row."""
+        pairs = [
+            (row, frame)
+            for row, video in enumerate(batch.sentences.videos)
+            for frame in _drawn(len(batch.frames[video]), self.config.num_anchors, generator)
+        ]
+        output = self.model.own_masks(found, pairs, self.tracker)
+        rows, frames = zip(*pairs, strict=True)
+        return [self._cost(output, truth[list(rows), list(frames)])]
+
+    def _propagated(self, found: Prompted, batch: Batch, truth: Tensor, generator: torch.Generator) -> list[Cost]:
+        """Masks of anchors and of frames near them."""
+        made: list[Cost] = []
+        for count, rows in _alike(batch).items():
+            anchors, frames = self._near(count, generator)
+            tracked = self.model.tracked(found, rows, anchors, frames, self.tracker, self.config.propagation)
+            made += [self._cost(output, truth[rows, frame]) for frame, output in tracked]
+        return made
+
+    def _warm(self, batch: Batch, truth: Tensor, generator: torch.Generator) -> list[Cost]:
+        """The same from boxes."""
+        assert self.boxes is not None
+        features = self.model.features(batch)
+        made: list[Cost] = []
+        for count, rows in _alike(batch).items():
+            anchors, frames = self._near(count, generator)
+            videos = tuple(batch.sentences.videos[row] for row in rows)
+            clip = ClipFeatures(features=features, num_frames=batch.is_seen.shape[1], videos=videos)
+            prompts = {anchor: self.boxes(truth[rows, anchor]) for anchor in anchors}
+            steps = plan(frames, anchors, self.config.propagation)
+            tracked = track(Tracker(self.model.branch, self.tracker), steps, clip, prompts)
+            made += [self._cost(output, truth[rows, frame]) for frame, output in tracked]
+        return made
+
+    def _near(self, count: int, generator: torch.Generator) -> tuple[list[int], list[int]]:
+        """Anchors among so many frames, and the frames that get masks."""
+        anchors = _drawn(count, self.config.num_anchors, generator)
+        reach = range(-self.config.before, self.config.after + 1)
+        return anchors, sorted({anchor + by for anchor in anchors for by in reach if 0 <= anchor + by < count})
+
+    def _cost(self, output: MaskOutput, truth: Tensor) -> Cost:
+        parts = mask_parts(output, truth, self.config.loss)
+        used = nn.functional.interpolate(
+            output.gated_logits("hard").detach()[:, None], size=truth.shape[-2:], mode="bilinear", align_corners=False
+        )
+        is_visible = truth.flatten(1).any(dim=1)
+        return Cost(parts=parts, overlap=losses.overlap(used[:, 0], truth), is_visible=is_visible)
+
+
+def learn(model: Virst, config: VirstTrainConfig) -> None:
+    """Let what the stage names learn, of what can learn at all; the rest stays as it is.
+
+    Raises:
+        ConfigError: If nothing is left to learn.
+    """
+    for name, value in model.named_parameters():
+        value.requires_grad_(value.requires_grad and part_of(name) in config.learning)
+    if not any(value.requires_grad for value in model.parameters()):
+        raise ConfigError(f"setting 'learns' is {list(config.learning)}: nothing of this model can learn there")
+
+
+def part_of(name: str) -> str:
+    """Which part a parameter of a VIRST belongs to; see `config.LEARNS`."""
+    if name.startswith("backbone."):
+        return "backbone"
+    if name.startswith("branch."):
+        return "encoder" if ".vision_encoder." in name else "memory"
+    return "fusions"
+
+
+def _drawn(count: int, wanted: int, generator: torch.Generator) -> list[int]:
+    """Some of so many frames, in time order."""
+    return sorted(torch.randperm(count, generator=generator)[:wanted].tolist())
+
+
+def _alike(batch: Batch) -> dict[int, list[int]]:
+    """Rows by the number of frames of their videos."""
+    rows = defaultdict(list)
+    for row, video in enumerate(batch.sentences.videos):
+        rows[len(batch.frames[video])].append(row)
+    return dict(rows)
+
+
+def _figures(costs: list[Cost]) -> dict[str, float]:
+    """Means over frames and rows."""
+    whole = {name: torch.cat([cost.parts[name] for cost in costs]).detach().mean() for name in costs[0].parts}
+    overlaps = torch.cat([cost.overlap for cost in costs])
+    is_visible = torch.cat([cost.is_visible for cost in costs])
+    figures: dict[str, float] = {name: float(value) for name, value in whole.items()}
+    if bool(is_visible.any()):
+        figures["iou_visible"] = float(overlaps[is_visible].mean())
+    if not bool(is_visible.all()):
+        figures["right_empty"] = float((overlaps[~is_visible] == 1).float().mean())
+    return figures

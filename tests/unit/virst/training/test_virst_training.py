@@ -1,0 +1,158 @@
+"""Trainings of VIRST: each stage learns, resumes exactly, and leaves a folder that segments."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from dynin.config import load as load_config
+from dynin.errors import CheckpointError, ConfigError, TrainingError
+from dynin.testing import tiny_model
+from dynin.training.config import LoraConfig, OptimizerConfig
+from dynin.virst import folder
+from dynin.virst.config import BackboneConfig, BranchConfig, FrameConfig, FusionConfig, VirstConfig
+from dynin.virst.training import run
+from dynin.virst.training.boxes import BoxPrompter, boxes_of
+from dynin.virst.training.config import DataConfig, VirstTrainConfig
+from dynin.virst.training.objective import Objective, part_of
+from dynin.virst.training.source import Drawer
+
+CONFIGS = sorted((Path(__file__).parents[4] / "configs" / "virst").glob("*.toml"))
+STAGES = ("warm", "alignment", "few_frame", "propagation")
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("start") / "model")
+
+
+def settings(start: Path, output: Path, stage: str = "alignment", **more) -> VirstTrainConfig:
+    model = VirstConfig(
+        num_st=2,
+        frames=FrameConfig(num_frames=4, num_seg=3),
+        fusion=FusionConfig(num_downs=1, initial_heads=2, heads=2, dropout=0.1),
+        backbone=BackboneConfig(start=str(start), lora=LoraConfig(rank=2)),
+        branch=BranchConfig(image_px=32, hiera_width=8),
+    )
+    values = {
+        "name": stage,
+        "stage": stage,
+        "steps": 2,
+        "model": model,
+        "data": {"world": DataConfig(num_videos=3, num_frames=12)},
+        "videos_per_step": 2,
+        "sentences_per_video": 2,
+        "num_anchors": 1,
+        "before": 1,
+        "after": 1,
+        "output": output,
+        "log_every": 1,
+        "save_every": 99,
+        "optimizer": OptimizerConfig(learning_rate=1e-3, matrix_rate=0.0, warmup_steps=1, weight_decay=0.0),
+    }
+    return VirstTrainConfig(**{**values, **more})
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_a_stage_names_learns_and_the_rest_stays(start, tmp_path, stage):
+    config = settings(start, tmp_path, stage)
+    before = {name: value.clone() for name, value in run.start(config, "cpu").state_dict().items()}
+    told = []
+    after = run.train(config, report=told.append).model.state_dict()
+    moved = {part_of(name) for name in before if not torch.equal(before[name], after[name])}
+    assert moved == set(config.learning)
+    assert not any("base_layer" in name for name in before if not torch.equal(before[name], after[name]))
+    assert [figures["step"] for figures in told] == [1, 2]
+    assert all({"loss", "bce", "dice", "iou", "occlusion", "sentences_per_s"} <= set(figures) for figures in told)
+
+
+def test_a_stopped_run_ends_where_an_unbroken_one_ends_and_the_next_stage_starts_there(start, tmp_path):
+    whole = run.train(settings(start, tmp_path / "whole", "few_frame", save_every=1))
+    config = settings(start, tmp_path / "parts", "few_frame", save_every=1)
+
+    def stop(figures):
+        if figures["step"] == 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        run.train(config, report=stop)
+    parts = run.train(config)
+    for (name, first), second in zip(whole.state_dict().items(), parts.state_dict().values(), strict=True):
+        assert torch.equal(first, second), name
+    run.export(config, tmp_path / "virst", {"data": "Emoji World"})
+    made = folder.load(tmp_path / "virst")
+    assert not any(value.requires_grad for value in made.parameters())
+    onward = replace(config, stage="propagation", init=str(tmp_path / "virst"), output=tmp_path / "onward", steps=1)
+    begun = run.start(onward, "cpu")
+    for (name, first), second in zip(made.state_dict().items(), begun.state_dict().values(), strict=True):
+        assert torch.equal(first, second), name
+    with pytest.raises(CheckpointError, match="other settings"):
+        run.train(replace(config, videos_per_step=3))
+
+
+def test_a_run_lowers_its_loss(start, tmp_path):
+    data = {"world": DataConfig(num_videos=1, num_frames=12)}
+    optimizer = OptimizerConfig(learning_rate=3e-3, matrix_rate=0.0, warmup_steps=1, weight_decay=0.0)
+    told = []
+    config = settings(
+        start, tmp_path, "warm", steps=16, data=data, sampling="centres", optimizer=optimizer, save_every=99
+    )
+    run.train(config, report=told.append)
+    losses = [figures["loss"] for figures in told]
+    assert sum(losses[-4:]) < 0.9 * sum(losses[:4])
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_its_sentences(start, tmp_path, monkeypatch):
+    config = settings(start, tmp_path)
+    forward = Objective.forward
+    monkeypatch.setattr(
+        Objective, "forward", lambda self, *given: (forward(self, *given)[0] * float("nan"), {"loss": 0.0})
+    )
+    with pytest.raises(TrainingError, match=r"video-train-0-.* at step 0 is not finite"):
+        run.train(config)
+
+
+def test_a_step_is_drawn_from_its_number_alone(start, tmp_path):
+    config = settings(start, tmp_path, fewest_frames=2)
+    drawer = Drawer.open(config, run.start(config, "cpu").sizes)
+    first, again, other = (drawer.batch(step) for step in (5, 5, 6))
+    assert first.names == again.names
+    assert first.frames == again.frames
+    assert torch.equal(first.canvases, again.canvases)
+    assert torch.equal(first.masks, again.masks)
+    assert first.names != other.names or first.frames != other.frames
+    assert {drawer.batch(step).clips.frames.shape[1] for step in range(12)} == {2, 3, 4}
+
+
+def test_boxes_hold_their_masks_and_nothing_has_none():
+    masks = torch.zeros(2, 10, 20, dtype=torch.bool)
+    masks[0, 3:5, 4:10] = True
+    boxes = boxes_of(masks)
+    assert torch.allclose(boxes[0], torch.tensor([0.2, 0.3, 0.5, 0.5, 1.0]))
+    assert not boxes[1].any()
+    prompter = BoxPrompter(3, 8, torch.Generator().manual_seed(0))
+    assert prompter(masks).shape == (2, 3, 8)
+
+
+def test_settings_that_contradict_are_refused(start, tmp_path):
+    with pytest.raises(ConfigError, match="a dataset needs its folder"):
+        DataConfig(dataset="mevis")
+    with pytest.raises(ConfigError, match=r"data\.split' is 'val'"):
+        DataConfig(split="val")
+    with pytest.raises(ConfigError, match="Muon"):
+        settings(start, tmp_path, optimizer=OptimizerConfig())
+    with pytest.raises(ConfigError, match="nothing is drawn"):
+        settings(start, tmp_path, data={"world": DataConfig(weight=0.0)})
+    frozen = settings(start, tmp_path, learns=("backbone",))
+    model = frozen.model
+    still = replace(model, backbone=replace(model.backbone, lora=LoraConfig()))
+    made = run.start(replace(frozen, model=still), "cpu")
+    made.requires_grad_(False)
+    with pytest.raises(ConfigError, match="nothing of this model can learn"):
+        Objective(made, frozen)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_shipped_settings_can_be_read(path):
+    assert load_config(path, VirstTrainConfig).stage in STAGES
