@@ -120,7 +120,7 @@ def _row(runs: Sequence[Run], seed: int) -> dict[str, object]:
     seconds = [run.seconds_per_frame for run in runs]
     return {
         "figure": measures[FIGURE].to_dict(),
-        "by_seed": {str(run.seed): _value([run], FIGURE) for run in runs},
+        "by_seed": {str(run.seed): _value(run) for run in runs},
         "measures": {name: found.to_dict() for name, found in measures.items() if not math.isnan(found.value)},
         "families": {
             name: contrast([Term(runs=pairs, keep=_inside((name,)))], np.random.default_rng(seed), FIGURE).to_dict()
@@ -157,7 +157,8 @@ def _judged(expectation: Expectation, results: Results, seed: int) -> dict[str, 
         for run, other in _by_seed(ahead, behind)
     }
     told_verdict = verdict(expectation.claim, found, list(by_seed.values()))
-    return {**facts, "found": found.to_dict(), "by_seed": by_seed, "verdict": told_verdict}
+    known = {name: None if math.isnan(value) else value for name, value in by_seed.items()}
+    return {**facts, "found": found.to_dict(), "by_seed": known, "verdict": told_verdict}
 
 
 def _gates(results: Results, seed: int) -> list[dict[str, object]]:
@@ -193,9 +194,10 @@ def _inside(subset: Subset) -> Callable[[PairScore], bool]:
     return (lambda pair: pair.family in subset) if subset else (lambda pair: True)
 
 
-def _value(runs: Sequence[Run], measure: str) -> float:
-    """A measure without interval."""
-    return contrast([Term(runs=[run.pairs for run in runs])], np.random.default_rng(0), measure).value
+def _value(run: Run) -> float | None:
+    """The figure of one run; None where nothing is visible."""
+    value = contrast([Term(runs=[run.pairs])], np.random.default_rng(0), FIGURE).value
+    return None if math.isnan(value) else value
 
 
 def _points(value: float | None) -> str:
