@@ -125,6 +125,7 @@ class EmojiReferring:
         name = f"{'still' if self.num_frames == 1 else 'video'}-{self.split}-{self.seed}-{index:06d}"
         frame_names = tuple(f"{frame:05d}" for frame in range(self.num_frames))
         read_frame: Callable[[int], UInt8[np.ndarray, "Y X 3"]] = film.frame
+        everything = frozenset(range(len(film.scene.tracks)))
         return [
             ReferringExample(
                 video=name,
@@ -137,6 +138,7 @@ class EmojiReferring:
                 read_frame=read_frame,
                 read_mask=partial(film.mask, sentence.targets),
                 rate_hz=None if self.num_frames == 1 else RATE_HZ,
+                read_foreground=partial(film.mask, everything),
             )
             for sentence in film.sentences
         ]
