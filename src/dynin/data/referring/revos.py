@@ -14,6 +14,7 @@ Parity:
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -26,7 +27,6 @@ from dynin.data.referring.example import ReferringExample
 from dynin.data.referring.expressions import (
     Expression,
     ExpressionVideos,
-    FrameMask,
     Masks,
     anno_ids,
     read_videos,
@@ -39,7 +39,7 @@ FAMILIES = {0: "referring", 1: "reasoning", 2: "none"}
 
 
 class ReVOS(ExpressionVideos):
-    """A `ReferringSource` that also knows what is foreground."""
+    """A `ReferringSource` whose examples also tell the foreground."""
 
     def __init__(self, root: Path, split: str) -> None:
         """Open a split; DataError if a file is missing or not laid out as published."""
@@ -51,24 +51,29 @@ class ReVOS(ExpressionVideos):
     def _foreground(self) -> Mapping[str, object]:
         return annotation.mapping(annotation.read_json(self._path), str(self._path))
 
-    def read_foreground(self, example: ReferringExample) -> FrameMask:
-        """What reads the union of all annotated objects of an example's video, by the frame's index.
+    def examples(self, index: int) -> list[ReferringExample]:
+        """As `ExpressionVideos.examples`, with the union of all annotated objects of the video.
 
         Raises:
-            DataError: If the video is unknown, or has another number of masks than of frames.
+            DataError: Also when the foreground is read, if it lacks the video or has not one mask for each frame.
         """
-        place = f"{self._path}, video {example.video!r}"
-        entry = annotation.mapping(annotation.field(self._foreground, example.video, str(self._path)), place)
+        return [
+            replace(example, read_foreground=partial(self._read_union, example.video, example.frame_names, size))
+            for example in super().examples(index)
+            for size in [(example.height, example.width)]
+        ]
+
+    def _read_union(
+        self, video: str, frames: tuple[str, ...], size: tuple[int, int], index: int
+    ) -> Bool[np.ndarray, "Y X"]:
+        place = f"{self._path}, video {video!r}"
+        entry = annotation.mapping(annotation.field(self._foreground, video, str(self._path)), place)
         track = annotation.items(annotation.field(entry, "masks_rle", place), f"{place}, masks_rle")
-        if len(track) != len(example):
-            raise DataError(f"{place}: {len(track)} masks for {len(example)} frames; fetch the file again")
-        return partial(_read_union, tuple(track), (example.height, example.width), place)
-
-
-def _read_union(track: tuple[object, ...], size: tuple[int, int], place: str, index: int) -> Bool[np.ndarray, "Y X"]:
-    if track[index] is None:
-        return np.zeros(size, dtype=bool)
-    return outlines.from_rle(track[index], size, f"{place}, frame {index}")
+        if len(track) != len(frames):
+            raise DataError(f"{place}: {len(track)} masks for {len(frames)} frames; fetch the file again")
+        if track[index] is None:
+            return np.zeros(size, dtype=bool)
+        return outlines.from_rle(track[index], size, f"{place}, frame {frames[index]!r}")
 
 
 def read(root: Path, split: str) -> ReVOS:

@@ -142,6 +142,8 @@ def _frame_scores(
                     f"{told_pair(example)}, frame {name!r}: the {what} is {told(mask)}, expected "
                     f"{size[1]} x {size[0]}; bring it to the size of the frame"
                 )
+        if example.read_void is not None:  # the truth has none of it
+            prediction = prediction & ~example.read_void(index)
         both, either = overlap(prediction, truth)
         values, count = _as_published(prediction), truth.astype(np.uint8)
         robust = published = 0.0

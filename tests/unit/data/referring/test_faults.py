@@ -148,7 +148,7 @@ def test_revos_tells_sizes_types_and_foregrounds_that_are_wrong(tmp_path):
     source = open_dataset("revos", folder)
     _edit(folder / "mask_dict_foreground.json", lambda value: value["TAO/clip"]["masks_rle"].pop())
     with pytest.raises(DataError, match="video 'TAO/clip': 2 masks for 3 frames"):
-        source.read_foreground(source.examples(0)[0])
+        source.examples(0)[0].read_foreground(0)
     path = folder / "meta_expressions_valid_.json"
     _edit(path, lambda value: value["videos"]["TAO/clip"].update(height=HEIGHT + 1))
     assert f"the annotation says {WIDTH} x {HEIGHT + 1}" in _told("revos", folder)

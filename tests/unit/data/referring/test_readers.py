@@ -8,8 +8,8 @@ from referring_folders import HEIGHT, OTHER, TRACK, WIDTH, box, masks_of
 from dynin.data.referring.catalogue import open_dataset
 from dynin.data.referring.instruct import open_instructions
 from dynin.data.referring.parts import phrase
-from dynin.data.referring.revos import ReVOS
 from dynin.data.referring.source import walk
+from dynin.evaluation.segmentation.pair import score_pair
 
 SQUARE = box(2, 2)  # what POLYGON covers
 
@@ -53,7 +53,6 @@ def test_mevis_of_the_server_has_no_masks(tmp_path):
 
 def test_revos_has_three_families_and_a_foreground(tmp_path):
     source = open_dataset("revos", folders.write_revos(tmp_path), "valid")
-    assert isinstance(source, ReVOS)
     assert _told(source) == [
         ("TAO/clip", "0", "a car", "referring"),
         ("TAO/clip", "1", "what could carry me home?", "reasoning"),
@@ -62,8 +61,7 @@ def test_revos_has_three_families_and_a_foreground(tmp_path):
     car, home, boat = source.examples(0)
     np.testing.assert_array_equal(_masks(home), masks_of(TRACK, OTHER))
     assert not np.any(_masks(boat))
-    read = source.read_foreground(car)
-    np.testing.assert_array_equal([read(index) for index in range(3)], masks_of(TRACK, OTHER))
+    np.testing.assert_array_equal([car.read_foreground(index) for index in range(3)], masks_of(TRACK, OTHER))
 
 
 def test_lv_vis_speaks_with_spaces(tmp_path):
@@ -147,6 +145,14 @@ def test_reason_seg_has_void_and_scores_one_sentence(tmp_path):
     assert not (target & void).any()
     assert target.sum() + void.sum() == (target | void)[2:17, 2:21].sum()
     assert len(list(walk(open_dataset("reason-seg", root, "train")))) == 2
+
+
+def test_void_pixels_are_left_out_of_scores(tmp_path):
+    (example,) = walk(open_dataset("reason-seg", folders.write_reason_seg(tmp_path)))
+    everything = example.read_mask(0) | example.read_void(0)
+    score = score_pair(example, [everything])
+    assert (score.region, score.union) == (1.0, example.read_mask(0).sum())
+    assert score_pair(example, [everything | ~everything]).region < 1
 
 
 def test_ade20k_and_its_void(tmp_path):
