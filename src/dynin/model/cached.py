@@ -153,11 +153,10 @@ class CachedDenoiser:
         Raises:
             RequestError: If the memory would grow beyond its bound.
         """
-        model = self._model
         if cached is None:
             self._note(torch.full((len(ids),), ids.shape[1]))
-            return model.head(model.hidden(ids, attend).flatten(0, 1)[rows], allowed).float()
-        return model.head(self.states(ids, attend, rows, cached), allowed).float()
+            return self._output.logits(self._model.hidden(ids, attend).flatten(0, 1)[rows], allowed).float()
+        return self._output.logits(self.states(ids, attend, rows, cached), allowed).float()
 
     def states(
         self,
@@ -173,7 +172,7 @@ class CachedDenoiser:
         """
         self._open(ids, cached)
         is_due = [self._is_due(row, note) for row, note in enumerate(cached)]
-        if not all(is_due):
+        if not all(is_due) or (self._packs and attend is not None):
             return self._partial(ids, attend, rows, cached, is_due)
         hidden = self._full(ids, attend).flatten(0, 1)[rows]
         self._count(range(len(cached)), is_due)

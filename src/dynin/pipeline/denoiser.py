@@ -68,7 +68,7 @@ class PolicyDenoiser:
             max_cache_bytes: Largest memory for keys and values; None for no bound.
         """
         self._plain = TransformerDenoiser(model)
-        self._network = CachedDenoiser(model, max_bytes=max_cache_bytes)
+        self._network = CachedDenoiser(model, max_bytes=max_cache_bytes, packs=True)
         self._efforts: dict[int, Effort] = {}
 
     def answer(self, query: Query) -> Float[Tensor, "K A"]:

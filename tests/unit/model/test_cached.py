@@ -88,6 +88,17 @@ def test_with_a_refresh_at_every_pass_the_numbers_are_those_of_the_plain_network
     assert cached.num_columns == 4 * ids.numel()
 
 
+def test_packed_full_passes_compute_no_padding_and_say_the_same(model) -> None:
+    ids, packed = canvas(), CachedDenoiser(model, packs=True)
+    attend = torch.arange(20) >= torch.tensor([[0], [3], [9]])
+    for _ in range(3):
+        expected = TransformerDenoiser(model)(ids, attend, hidden(ids), ALLOWED)
+        logits = packed(ids, attend, hidden(ids), ALLOWED, notes(ids, Refresh(every=1)))
+        torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+        ids = reveal(ids, expected, 2)
+    assert packed.num_columns == 3 * int(attend.sum())
+
+
 def test_without_notes_nothing_is_remembered(model) -> None:
     ids, cached = canvas(), CachedDenoiser(model)
     expected = model.head(model.hidden(ids).flatten(0, 1)[hidden(ids)])
