@@ -51,7 +51,7 @@ class Threshold:
     """Every proposal at least so probable.
 
     Source:
-        Fast-dLLM, arXiv:2505.22618, section 3.3.
+        Fast-dLLM, arXiv:2505.22618: confidence-aware parallel decoding.
     """
 
     bar: float = 0.9
@@ -77,7 +77,7 @@ class Factor:
     The more are revealed together, the surer each has to be.
 
     Source:
-        Fast-dLLM, arXiv:2505.22618, section 3.3 and its theorem: below 1, what is revealed together is what would be
+        Fast-dLLM, arXiv:2505.22618, its factor and its theorem: below 1, what is revealed together is what would be
         revealed one after another.
     """
 
@@ -136,7 +136,7 @@ class EntropyBound:
     That sum bounds what is lost by drawing them independently: the mutual information of the places revealed together.
 
     Source:
-        EB-Sampler, arXiv:2505.24857, equation 9, with entropy as the measure of error.
+        EB-Sampler, arXiv:2505.24857, with entropy as the measure of error too.
     """
 
     bound: float = 0.1
