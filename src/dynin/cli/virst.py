@@ -4,8 +4,7 @@ Enters: flags. Leaves: a JSON report, a zip, a folder of tables. Does not know m
 virst_models.py.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -211,10 +210,9 @@ class _First:
 
 
 def _open(name: str, root: Path | None, split: str | None, *, videos: int | None, seed: int, frames: int) -> _Opened:
-    """A split by the names that a user gave, with the foreground where the dataset tells it."""
+    """A split by the names that a user gave."""
     from dynin.data.referring.catalogue import open_dataset
     from dynin.data.referring.emoji_world import EmojiReferring
-    from dynin.evaluation.segmentation.floors import Changed
 
     if videos is not None and not 1 <= videos <= MOST_VIDEOS:
         raise RequestError(f"--videos is {videos}; give a number from 1 to {MOST_VIDEOS}")
@@ -229,9 +227,6 @@ def _open(name: str, root: Path | None, split: str | None, *, videos: int | None
     if root is None:
         raise RequestError(f"--dataset {name} is read from disk; give its folder with --root DIR")
     source = open_dataset(name, root, split)
-    foreground: Callable | None = getattr(source, "read_foreground", None)
-    if foreground is not None:
-        source = Changed(source=source, change=lambda each: replace(each, read_foreground=foreground(each)))
     if videos is not None:
         source = _First(source=source, count=videos)
     facts: dict[str, object] = {"dataset": name, "split": split or "as scored", "videos": len(source)}

@@ -170,6 +170,7 @@ def _frames_shuffled(example: ReferringExample, seed: int) -> ReferringExample:
         read_frame=_reordered(example.read_frame, order),
         read_mask=example.read_mask and _reordered(example.read_mask, order),
         read_foreground=example.read_foreground and _reordered(example.read_foreground, order),
+        read_void=example.read_void and _reordered(example.read_void, order),
     )
 
 

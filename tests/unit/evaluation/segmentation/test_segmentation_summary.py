@@ -81,6 +81,14 @@ def test_r_is_measured_where_the_foreground_is_known():
     assert score_pair(film(masks=target), both).robustness is None
 
 
+def test_void_pixels_are_neither_right_nor_wrong():
+    target, void = track((4, 4), (0, 3)), track((24, 30), (0, 0))
+    both = [a | b for a, b in zip(target, void, strict=True)]
+    score = score_pair(film(masks=target, read_void=lambda t: void[t]), both)
+    assert (score.region, score.boundary, score.volume_iou) == (1, 1, 1)
+    assert score_pair(film(masks=target), both).region == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize(
     ("count", "message"), [(4, "4 masks for 5 frames; expected one of each"), (6, "more masks than its 5 frames")]
 )
