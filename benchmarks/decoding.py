@@ -21,12 +21,16 @@ from typing import Any
 
 import duel
 import torch
-from decoding_cases import CASES, FAMILIES, ORACLE, Case, Outcome, Stage, oracle, ours
+from decoding_cases import FAMILIES, ORACLE, Case, Outcome, Stage, oracle, ours
+from decoding_engine import AIM, RESOLVE_AT, cached_mix, one_after_another, same, together
+from decoding_forced import all_cases, forced_cases
 from decoding_memory import measure as measure_memory
 from decoding_plot import draw
 
 OUTPUT = duel.ROOT / "out" / "bench"
-MEMORY = "memory"
+CASES: Mapping[str, Case] = all_cases()
+FORCED = {name: asdict(forced) for name, (_, forced) in forced_cases().items()}
+MEMORY, ENGINE = "memory", "engine"
 
 
 class Report:
@@ -75,6 +79,7 @@ def run_family(stage: Stage, family: str, names: Sequence[str], num_repeats: int
         row: dict[str, Any] = {"case": name, "family": family, "tier": stage.tier, "threads": threads}
         row |= duel.surroundings() | {"dtype": str(case.way.dtype).removeprefix("torch.")}
         row |= {"resolve_at": case.resolve_at, "aim": case.aim, "num_repeats": num_repeats}
+        row |= {"forced": FORCED[name]} if name in FORCED else {}
         if profile is not None:
             mean = duel.mean_rates(rates)
             row |= {"rates": asdict(mean), "oracle_expected_s": profile.expected_s(mean)}
@@ -86,6 +91,29 @@ def run_family(stage: Stage, family: str, names: Sequence[str], num_repeats: int
         row["ratio"] = None if reasons else ratios(sides)
         report.put(row)
         print(line(row), flush=True)
+
+
+def run_engine(stage: Stage, num_repeats: int, report: Report) -> None:
+    """Time requests decoded together beside the same ones after another, and write a row."""
+    mix, outcomes = cached_mix(), {}
+    runs = {"alone": one_after_another(stage, mix), "ours": together(stage, mix)}
+
+    def contestant(name: str) -> Any:
+        def run() -> None:
+            outcomes[name] = runs[name]()
+
+        return run
+
+    turns = duel.alternate({name: contestant(name) for name in runs}, num_repeats)
+    reasons = duel.objections(turns["alone"], turns["ours"], os.cpu_count() or 1)
+    sides = {ORACLE: duel.summary(turns["alone"], 1), "ours": duel.summary(turns["ours"], 1)}
+    row: dict[str, Any] = {"case": ENGINE, "tier": stage.tier, "threads": torch.get_num_threads()}
+    row |= duel.surroundings() | {"dtype": str(mix.dtype).removeprefix("torch."), "num_repeats": num_repeats}
+    row |= {"resolve_at": RESOLVE_AT, "aim": AIM, "sides": sides, "reasons": reasons}
+    row |= {"baseline": "one after another", "agreement": same(*outcomes.values()) / len(outcomes["alone"])}
+    row["ratio"] = None if reasons else ratios(sides)
+    report.put(row)
+    print(line(row), flush=True)
 
 
 def fairness(
@@ -143,13 +171,14 @@ def line(row: Mapping[str, Any]) -> str:
     else:
         parts.append("no ratio: " + "; ".join(row["reasons"]))
     if row["agreement"] is not None:
-        parts.append(f"{row['agreement']:.1%} of ids equal")
+        what = "requests" if "baseline" in row else "ids"
+        parts.append(f"{row['agreement']:.1%} of {what} equal")
     return "  ".join(parts)
 
 
 def wanted_cases(named: Sequence[str], tier: str) -> list[str]:
     """The cases to run: those named, or all."""
-    known = [*CASES, MEMORY]
+    known = [*CASES, ENGINE, MEMORY]
     unknown = [name for name in named if name not in known]
     if unknown:
         raise SystemExit(f"bench: no case {', '.join(unknown)} on tier {tier}; there are {', '.join(known)}")
@@ -171,6 +200,8 @@ def bench(options: argparse.Namespace) -> None:
     for family in dict.fromkeys(case.family for case in cases.values()):
         chosen = [name for name, case in cases.items() if case.family == family]
         run_family(stage, family, chosen, options.repeats, report)
+    if ENGINE in left:
+        run_engine(stage, options.repeats, report)
     if MEMORY in left:
         row = measure_memory(options.tier)
         report.put({"case": MEMORY, "tier": options.tier, **here, **duel.surroundings(), **row})

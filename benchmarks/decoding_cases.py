@@ -161,7 +161,7 @@ CASES: dict[str, Case] = {
     "text-cached": Case(family="text", way=Way(policy=cached, dtype=torch.bfloat16), resolve_at=12, aim=20),
     "text-t1-cached": Case(family="text-t1", way=Way(policy=cached, dtype=torch.bfloat16), resolve_at=25, aim=45),
 }
-"""By name. `forced.py` adds the fast ways, whose schedules are those measured on the embedded model."""
+"""By name. `decoding_forced` adds the fast ways, whose schedules are those measured on the embedded model."""
 
 SHAPES: Mapping[str, ModelConfig] = {
     "S": ModelConfig(d_model=128, num_heads=2, num_kv_heads=2, num_layers=4, mlp_dim=256, num_rows=6208, max_len=1024),
@@ -199,15 +199,15 @@ class Stage:
         """How much a family decodes on this tier."""
         return FAMILIES[family].sizes[self.tier]
 
-    def canvas(self, family: str) -> tuple[Canvas, Tensor]:
-        """The rows of a family's prompt, and which of their places are to be filled.
+    def canvas(self, family: str, sizes: Sizes | None = None, seed: int = 1) -> tuple[Canvas, Tensor]:
+        """The rows of a prompt, that of a family where no sizes are given, and which of their places are to be filled.
 
         text     words | MASK ..                          nothing is padding
         speech   t2s words eos soa | MASK ..
         image    t2i words eos soi | MASK .. | eoi        without condition: pad .. t2i bos eos soi | MASK .. | eoi
         """
-        names, sizes = self.vocabulary, self.sizes(family)
-        generator = torch.Generator().manual_seed(SEED + 1)
+        names, sizes = self.vocabulary, sizes or self.sizes(family)
+        generator = torch.Generator().manual_seed(SEED + seed)
         words = torch.randint(names.text.start, names.text.stop, (1, sizes.prompt_len), generator=generator)
         modality = FAMILIES[family].modality
         new = torch.full((1, sizes.num_new), names["mask"])
@@ -236,6 +236,22 @@ class Stage:
         ends = {Modality.TEXT: ("eos",), Modality.IMAGE: (), Modality.SPEECH: ("eoa", "eos")}
         modality = FAMILIES[family].modality
         return self.vocabulary.allowed_ids(modality, *ends[modality])
+
+    def segment(self, family: str, way: Way, sizes: Sizes, is_target: Tensor, allowed: Tensor | None) -> Segment:
+        """What is decoded of a canvas, and how."""
+        return Segment(
+            name=family,
+            is_target=is_target,
+            allowed_ids=allowed,
+            policy=way.policy(sizes),
+            grid=(math.isqrt(sizes.num_new),) * 2 if family == "image" else None,
+        )
+
+    def task(self, family: str, way: Way) -> tuple[Canvas, Segment]:
+        """A family's canvas, and how a way decodes it."""
+        canvas, is_target = self.canvas(family)
+        allowed = None if way.all_ids else self.allowed(family)
+        return canvas, self.segment(family, way, self.sizes(family), is_target, allowed)
 
 
 def oracle(stage: Stage, family: str, observer: Observer | None = None) -> Callable[[], Outcome]:
@@ -298,20 +314,9 @@ def oracle(stage: Stage, family: str, observer: Observer | None = None) -> Calla
     return {Modality.TEXT: text, Modality.IMAGE: image, Modality.SPEECH: speech}[FAMILIES[family].modality]
 
 
-def segment_of(stage: Stage, family: str, way: Way) -> Segment:
-    """What is decoded of a family's canvas, and how."""
-    return Segment(
-        name=family,
-        is_target=stage.canvas(family)[1],
-        allowed_ids=None if way.all_ids else stage.allowed(family),
-        policy=way.policy(stage.sizes(family)),
-        grid=(math.isqrt(stage.sizes(family).num_new),) * 2 if family == "image" else None,
-    )
-
-
 def ours(stage: Stage, family: str, way: Way) -> Callable[[], Outcome]:
     """A way of ours, to be run as often as wanted."""
-    canvas, segment, model = stage.canvas(family)[0], segment_of(stage, family, way), stage.model(way.dtype)
+    (canvas, segment), model = stage.task(family, way), stage.model(way.dtype)
 
     def run() -> Outcome:
         denoiser = way.denoiser(model)

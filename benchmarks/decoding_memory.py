@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from decoding_cases import CASES, FAMILIES, Sizes, Stage, oracle, ours
+from decoding_cases import FAMILIES, Sizes, Stage, oracle, ours
+from decoding_forced import all_cases
 from watch import forget_process_peak, process_peak
 
 
@@ -36,7 +37,7 @@ def measure(tier: str) -> dict[str, Any]:
             "ours_mb": found[name] / 1e6,
             "share": found[name] / found[case.family],
         }
-        for name, case in CASES.items()
+        for name, case in all_cases().items()
     ]
     return {"peaks": peaks, "method": "VmHWM of a process above VmRSS with weights, after one decoding"}
 
@@ -86,7 +87,7 @@ def main() -> None:
     parser.add_argument("--tier", required=True)
     stage = _Short(parser.parse_args().tier)
     torch.set_num_threads(1)
-    found = {name: peak_of(ours(stage, case.family, case.way)) for name, case in CASES.items()}
+    found = {name: peak_of(ours(stage, case.family, case.way)) for name, case in all_cases().items()}
     found |= {family: peak_of(oracle(stage, family)) for family in FAMILIES}
     print(json.dumps(found))
 

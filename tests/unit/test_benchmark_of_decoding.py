@@ -108,3 +108,64 @@ def test_a_picture_is_drawn_of_ratios_alone(bench, tmp_path) -> None:
     row = {"case": "a", "ratio": None, "sides": {"oracle": side, "ours": side}, "resolve_at": 4, "aim": 5}
     assert bench.draw([row], tmp_path / "a.png") == "no picture: there is no ratio to draw"
     assert importlib.import_module("decoding_plot").bounds(row) == (0.25, 4.0)
+
+
+@pytest.fixture(scope="module")
+def forced(on_the_path) -> ModuleType:
+    return importlib.import_module("decoding_forced")
+
+
+def quality(**rows: tuple[str, float, float]) -> dict[str, object]:
+    """A file of quality: by row, the preset that counts, its tokens and its passes; exact takes 40 passes."""
+    return {
+        "rows": {
+            name: {
+                "default": preset,
+                "points": {
+                    "exact": {"tokens": tokens, "forwards": 40.0, "columns": 4000.0},
+                    preset: {"tokens": tokens, "forwards": forwards, "columns": 100 * forwards},
+                },
+            }
+            for name, (preset, tokens, forwards) in rows.items()
+        }
+    }
+
+
+def test_rows_that_make_the_same_count_together(forced) -> None:
+    found = forced.measured(quality(i2t=("fast", 40, 5), t2t=("fast", 20, 10), t2i=("fast", 16, 4)), "text")
+    assert found.preset == "fast"
+    assert found.tokens_per_forward == pytest.approx(60 / 15)
+    assert found.columns_per_forward == pytest.approx(100)
+    assert found.share_of_exact == pytest.approx(15 / 80)
+    assert found.rows == ("i2t: fast", "t2t: fast")
+    assert forced.measured(quality(t2i=("fast", 16, 4)), "speech") is None
+
+
+def test_the_plan_reveals_no_more_a_pass_than_was_measured(forced) -> None:
+    from decoding_cases import FAMILIES
+
+    told = forced.measured(quality(t2t=("fast", 52, 10)), "text")
+    sizes = FAMILIES["text"].sizes["M"]
+    policy = forced.policy_of(told, "text", sizes)
+    assert policy.num_steps == 4 * 7  # blocks of 32 at 5.2 a pass
+    assert sizes.num_new / policy.num_steps <= told.tokens_per_forward
+    assert (policy.commit, policy.threshold, policy.max_len) == (None, None, None)
+    assert policy.refresh is not None
+    picture = forced.policy_of(
+        forced.measured(quality(t2i=("exact", 16, 40)), "image"), "image", FAMILIES["image"].sizes["M"]
+    )
+    assert picture.num_steps == 20
+    assert picture.guidance_scale == 3.5
+
+
+def test_a_forced_way_takes_the_passes_of_its_plan(forced, tmp_path) -> None:
+    from decoding_cases import Stage, ours
+
+    path = tmp_path / "quality.json"
+    assert forced.forced_cases(path) == {}
+    path.write_text(json.dumps(quality(t2t=("fast", 40, 10), t2s=("balanced", 64, 8))))
+    cases = forced.forced_cases(path)
+    assert list(cases) == ["text-fast", "speech-fast"]
+    stage = Stage("S")
+    assert ours(stage, "text", cases["text-fast"][0].way)().num_steps == 8  # 32 places, 4 a pass
+    assert ours(stage, "speech", cases["speech-fast"][0].way)().num_steps == 8  # 64 places, 8 a pass
