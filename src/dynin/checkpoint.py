@@ -36,7 +36,7 @@ MAX_SHARD_BYTES = 16 * 2**20
 _CONFIG, _INDEX, _SUMS = "config.json", "model.safetensors.index.json", "SHA256SUMS"
 _HEADER_BYTES, _HEADER_BYTES_PER_TENSOR = 128, 192
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-_HUB_FILES = ("*.safetensors", "*.json", _SUMS)
+_HUB_FILES = ("*.safetensors", "*.json", "merges.txt", _SUMS)
 Fill = Callable[[str, Tensor], Tensor]
 """Makes a tensor from its name and its outline."""
 
@@ -170,8 +170,8 @@ def require_fit(names_and_shapes: Mapping[str, tuple[int, ...]], tensors: Mappin
 def resolve(path_or_id: str | os.PathLike[str], *, is_pickled: bool = False, is_config_only: bool = False) -> Path:
     """The local folder of a checkpoint, fetched first where `org/name` on the model hub is meant.
 
-    `org/name@revision` pins a branch, a tag or a commit. A folder that exists wins. Only safetensors, JSON and
-    checksums are fetched, never code; HF_HUB_OFFLINE is honoured.
+    `org/name@revision` pins a branch, a tag or a commit. A folder that exists wins. Only safetensors, JSON,
+    a tokenizer's merges and checksums are fetched, never code; HF_HUB_OFFLINE is honoured.
 
     Args:
         is_pickled: Fetch pickled weights too, for the explicit conversion that reads tensors only.

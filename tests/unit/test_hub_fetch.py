@@ -45,6 +45,7 @@ def hub(tmp_path_factory):
     for revision in (root / "org" / "tiny").iterdir():
         (revision / "modeling_dynin_omni.py").write_text("raise SystemExit('remote code was run')")
         (revision / "pytorch_model.bin").write_bytes(b"pickled")
+    (root / "org" / "tiny" / "v1" / "merges.txt").write_text("#version: 0.2\n")
     (root / "org" / "pickled" / "main").mkdir(parents=True)
     shutil.copy(root / "org" / "tiny" / "v1" / "config.json", root / "org" / "pickled" / "main")
     (root / "org" / "pickled" / "main" / "pytorch_model.bin").write_bytes(b"pickled")
@@ -79,7 +80,9 @@ def test_a_revision_is_fetched_without_code_and_read_again_offline(hub, tmp_path
         config, omni, files, text = ask(tmp_path, address, calls)
         assert config == ["config.json"]
         assert (omni, text) == ("published", "llada")
-        assert {"config.json", "tokenizer.json", "SHA256SUMS", "model.safetensors.index.json"} < set(files)
+        assert {"config.json", "tokenizer.json", "merges.txt", "SHA256SUMS", "model.safetensors.index.json"} < set(
+            files
+        )
         assert not [line for line in asked if ".py" in line or ".bin" in line]
         asked.clear()
         answers = ask(tmp_path, address, ["load org/tiny@v1", "load org/other"], HF_HUB_OFFLINE="1")

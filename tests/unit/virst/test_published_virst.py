@@ -112,6 +112,14 @@ def test_the_pickle_as_it_is_published_becomes_the_folder(tmp_path, virst, sizes
     torch.testing.assert_close(prompts(again), prompts(virst), rtol=1e-3, atol=1e-4)
 
 
+def test_a_backbone_in_bfloat16_works_beside_fusions_in_float32(tmp_path, virst, sizes, text):
+    folder = write(tmp_path / "virst", to_published(virst), text)
+    again = load(folder, config=CONFIG, sizes=sizes, dtype=torch.bfloat16)
+    found = prompts(again)
+    assert found.dtype == torch.float32
+    assert float((found - prompts(virst)).abs().max()) < 0.1
+
+
 def test_the_initial_fusion_may_be_left_off(tmp_path, virst, sizes, text):
     folder = write(tmp_path / "virst", to_published(virst), text)
     off = replace(CONFIG, fusion=replace(CONFIG.fusion, initial=False))

@@ -5,13 +5,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dynin.errors import CheckpointError
+from dynin.errors import CheckpointError, ConfigError
 from dynin.repository import open_repository
 from dynin.tokenizers.text import ByteLevelText
 from dynin.training.adapters import merged
 from dynin.training.config import LoraConfig
 from dynin.virst.backbone.protocol import Clips, Sentences
 from dynin.virst.backbone.videochat import language
+from dynin.virst.backbone.videochat import load as loading
 from dynin.virst.backbone.videochat.config import VideoChatConfig, from_published
 from dynin.virst.backbone.videochat.convert import (
     Part,
@@ -23,6 +24,7 @@ from dynin.virst.backbone.videochat.convert import (
 )
 from dynin.virst.backbone.videochat.load import add_adapters, config_of, load, load_folder, num_bytes, open_folder
 from dynin.virst.backbone.videochat.model import VideoChat, draw
+from dynin.virst.config import BackboneConfig
 
 PEFT = ("peft-0.4", "peft")
 LORA = LoraConfig(rank=4, alpha=16.0)
@@ -290,6 +292,39 @@ def test_integers_are_no_weights(tmp_path, tensors, config, text):
 def test_adapters_have_no_names_in_the_plain_layout(adapted):
     with pytest.raises(CheckpointError, match="14 adapters; fold them in first"):
         to_published(adapted.state_dict(), adapted.prompter.st_id)
+
+
+# --- to start from ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def start(tmp_path, model, config, text, monkeypatch):
+    """VideoChat-Flash's own folder; a published config has no words for sizes as small."""
+    folder = write(tmp_path / "start", to_published(model.state_dict(), model.prompter.st_id))
+    (folder / "tokenizer.json").write_text(text.to_json())
+    sizes = config.with_rows(model.config.language.num_rows)
+    monkeypatch.setattr(loading, "config_of", lambda contents, given=None: given or sizes)
+    return folder
+
+
+def test_a_virst_of_ones_own_starts_with_adapters_that_change_nothing_yet(start, model):
+    settings = BackboneConfig(kind="videochat", start=str(start), lora=LoraConfig(rank=2))
+    made = loading.load_start(settings, num_st=4, has_distinct_st=True, seed=0)
+    learns = {name for name, value in made.named_parameters() if value.requires_grad}
+    assert learns == {name for name in made.state_dict() if made.is_learned(name)}
+    assert len(learns) == 1 + 2 * 14
+    assert made.st_embed.shape == (4, 48)
+    with torch.no_grad():
+        made.st_embed.copy_(model.st_embed.expand(4, -1))
+    same = loading.load_start(settings, num_st=3, has_distinct_st=False, seed=1)
+    torch.testing.assert_close(states(same), states(model), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{"start": ""}, {"start": "somewhere", "network": {"num_layers": 1}}])
+def test_a_start_that_is_not_named_is_asked_for(settings):
+    config = BackboneConfig(kind="videochat", lora=LoraConfig(rank=0), **settings)
+    with pytest.raises(ConfigError, match=r"backbone\.start"):
+        loading.load_start(config, num_st=3, has_distinct_st=False, seed=0)
 
 
 # --- config and tokenizer ---------------------------------------------------------------------------------------------
