@@ -21,6 +21,7 @@ from dynin.cli.segment import segment
 from dynin.cli.train import train
 from dynin.cli.train_codec import train_codec
 from dynin.cli.virst import virst
+from dynin.cli.virst_train import train as train_virst
 from dynin.errors import DyninError
 
 ClickError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -40,6 +41,7 @@ app.command()(demo)
 app.command()(evaluate)
 app.add_typer(data, name="data")
 app.add_typer(virst, name="virst")
+virst.command("train")(train_virst)
 app.command()(train)
 app.command()(convert)
 app.command()(plan)

@@ -56,7 +56,7 @@ def train(
     if not export_only:
         policy = Policy(is_previous=resuming == Resuming.PREVIOUS, is_exact=resuming != Resuming.CHANGED)
         processes.join()
-        runs.run(run, device=devices.resolve(device), report=_report, resuming=policy)
+        runs.run(run, device=devices.resolve(device), report=report, resuming=policy)
         is_first = processes.rank() == 0
         processes.leave()
         if not is_first:
@@ -67,7 +67,7 @@ def train(
     typer.echo(f"model: {folder}")
 
 
-def _report(figures: Mapping[str, object]) -> None:
+def report(figures: Mapping[str, object]) -> None:
     """One line of figures."""
     parts = (
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in figures.items()

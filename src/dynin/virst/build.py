@@ -8,12 +8,21 @@ from pathlib import Path
 import torch
 
 from dynin import checkpoint
+from dynin.checkpoint import Checkpoint
+from dynin.errors import CheckpointError, ConfigError
+from dynin.repository import read_json
 from dynin.virst.backbone.protocol import Backbone
 from dynin.virst.branch import build as branches
 from dynin.virst.branch import convert
 from dynin.virst.branch.protocol import MaskBranch
+from dynin.virst.branch.sam2 import Sam2Branch
 from dynin.virst.config import BranchConfig, VirstConfig
 from dynin.virst.model import Virst
+
+KIND = "virst"
+"""Of checkpoints."""
+CONFIG = "config.json"
+BRANCH = "branch."
 
 
 def build(config: VirstConfig, *, seed: int, device: torch.device | str | None = None) -> Virst:
@@ -41,9 +50,12 @@ def backbone_of(config: VirstConfig, *, seed: int, device: torch.device | str | 
 
 
 def branch_of(config: BranchConfig, *, seed: int) -> MaskBranch:
-    """A mask branch from published weights, or a new one; errors as in `build`."""
+    """A mask branch from published weights or from another VIRST, or a new one; errors as in `build`."""
     if config.start:
-        read = convert.load(Path(checkpoint.resolve(config.start)))
+        place = checkpoint.resolve(config.start)
+        if (place / CONFIG).is_file() and read_json(place / CONFIG).get("kind") == KIND:
+            return read_branch(checkpoint.load(place), place)
+        read = convert.load(place)
         branch = branches.build(branches.config_values(read))  # what is read is frozen; what is built can learn
         branch.load_state_dict(read.state_dict())
         return branch
@@ -55,3 +67,21 @@ def branch_of(config: BranchConfig, *, seed: int) -> MaskBranch:
         patch_px=config.patch_px,
     )
     return branches.build(values, torch.Generator().manual_seed(seed))
+
+
+def read_branch(part: Checkpoint, place: Path) -> Sam2Branch:
+    """The mask branch in a checkpoint of VIRST, in float32, able to learn.
+
+    Raises:
+        CheckpointError: If its config or tensors do not make one.
+    """
+    try:
+        branch = branches.build(part.config["branch"])  # type: ignore[arg-type]
+    except (KeyError, TypeError, ConfigError) as error:
+        raise CheckpointError(f"{place}: its config makes no mask branch ({error}); fetch it again") from error
+    held = {name.removeprefix(BRANCH): value for name, value in part.tensors.items() if name.startswith(BRANCH)}
+    checkpoint.require_fit({name: tuple(value.shape) for name, value in branch.state_dict().items()}, held)
+    branch.load_state_dict(
+        {name: value.float() if value.is_floating_point() else value for name, value in held.items()}
+    )
+    return branch

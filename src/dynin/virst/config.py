@@ -130,7 +130,7 @@ class BackboneConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BranchConfig:
-    """A new mask branch of the SAM2 family, to be trained from the start; see `virst.branch.build.small_config`."""
+    """The mask branch: a new one of the SAM2 family, see `virst.branch.build.small_config`; or one with weights."""
 
     image_px: int = 64
     """Side of its frames in pixels."""
@@ -141,7 +141,7 @@ class BranchConfig:
     patch_px: int = 2
     """Mask logits are so much coarser than its frames."""
     start: str = ""
-    """A folder of published weights instead, with its sizes; empty for a new one."""
+    """A folder of published weights, or a VIRST whose mask branch is taken, with its sizes; empty for a new one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

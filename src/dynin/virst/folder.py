@@ -24,11 +24,10 @@ from dynin.errors import CheckpointError, ConfigError
 from dynin.repository import require_replaceable
 from dynin.virst.branch import build as branches
 from dynin.virst.branch.sam2 import Sam2Branch
-from dynin.virst.build import backbone_of
+from dynin.virst.build import KIND, backbone_of, read_branch
 from dynin.virst.config import VirstConfig
 from dynin.virst.model import Virst
 
-KIND = "virst"
 BACKBONE = "backbone."
 
 
@@ -106,7 +105,6 @@ def load(
         raise CheckpointError(f"{folder}: holds {part.kind}, expected a VIRST; name a folder that VIRST was saved in")
     try:
         config = from_dict(part.config["virst"], VirstConfig)  # type: ignore[arg-type]
-        branch = branches.build(part.config["branch"])  # type: ignore[arg-type]
     except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{folder}: its config makes no VIRST ({error}); fetch it again") from error
     if start is not None:
@@ -117,7 +115,7 @@ def load(
             f"{folder}: was trained beside another content of {config.backbone.start or 'the model that ships'}; give "
             "the folder of that model as `start`, or train anew"
         )
-    model = Virst(config, backbone, branch, seed=0)
+    model = Virst(config, backbone, read_branch(part, folder), seed=0)
     names = {name: tuple(value.shape) for name, value in learned(model).items()}
     checkpoint.require_fit(names, part.tensors)
     values = {name: value.float() if value.is_floating_point() else value for name, value in part.tensors.items()}

@@ -54,15 +54,15 @@ def mask_parts(output: MaskOutput, masks: Bool[Tensor, "R Y X"], config: LossCon
         whether or not the object is judged visible.
     """
     size = masks.shape[-2:]
-    logits = _enlarged(output.gated_logits(config.gate)[:, None], size)[:, 0]
-    candidates = _enlarged(output.candidate_logits, size)
+    logits = _enlarged(output.gated_logits(config.gate)[:, None].float(), size)[:, 0]
+    candidates = _enlarged(output.candidate_logits.float(), size)
     truth = overlap(candidates, masks[:, None].expand(candidates.shape))
     is_visible = masks.flatten(1).any(dim=1).to(logits.dtype)
     return {
         "bce": bce(logits, masks),
         "dice": dice(logits, masks),
         "iou": (output.candidate_iou - truth).abs().mean(dim=1),
-        "occlusion": F.binary_cross_entropy_with_logits(output.object_score, is_visible, reduction="none"),
+        "occlusion": F.binary_cross_entropy_with_logits(output.object_score.float(), is_visible, reduction="none"),
     }
 
 

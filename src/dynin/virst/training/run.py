@@ -137,7 +137,8 @@ def optimizers_of(objective: Objective, config: VirstTrainConfig) -> list[torch.
 def marks_of(config: VirstTrainConfig, model: Virst, drawer: Drawer) -> dict[str, object]:
     """What must be equal for a run to go on exactly."""
     marks = resume.marks(config, drawer.fingerprint(), PACKAGES)
-    started = f"{marks['start']} {model.backbone.origin()}"
+    branch = "" if config.init else resume.start_fingerprint(config.model.branch.start)
+    started = f"{marks['start']} {model.backbone.origin()} {branch}"
     return marks | {"start": hashlib.sha256(started.encode()).hexdigest()}
 
 

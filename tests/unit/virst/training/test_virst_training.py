@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dynin.cli.app import main
 from dynin.config import load as load_config
 from dynin.errors import CheckpointError, ConfigError, TrainingError
 from dynin.testing import tiny_model
@@ -89,6 +90,31 @@ def test_a_stopped_run_ends_where_an_unbroken_one_ends_and_the_next_stage_starts
         assert torch.equal(first, second), name
     with pytest.raises(CheckpointError, match="other settings"):
         run.train(replace(config, videos_per_step=3))
+
+
+def test_a_stage_takes_the_mask_branch_of_another_virst_and_is_run_from_the_command_line(start, tmp_path):
+    config = settings(start, tmp_path, "warm", steps=1)
+    run.train(config)
+    run.export(config, tmp_path / "warm-model", {})
+    shared = f"""extends = "{Path("configs/virst/shared/small.toml").resolve()}"
+name = "alignment"
+stage = "alignment"
+steps = 1
+[model.branch]
+start = "{tmp_path / "warm-model"}"
+[model.backbone]
+start = "{start}"
+"""
+    (tmp_path / "run.toml").write_text(shared)
+    less = ["data.world.num_frames=12", "videos_per_step=1", "model.frames.num_frames=2", "model.fusion.second=mlp"]
+    overrides = [argument for value in [*less, f"output={tmp_path / 'runs'}"] for argument in ("--set", value)]
+    assert main(["virst", "train", str(tmp_path / "run.toml"), *overrides, "--device", "cpu"]) == 0
+    warm, aligned = (folder.load(place) for place in (tmp_path / "warm-model", tmp_path / "runs/alignment/model"))
+    assert aligned.config.fusion.second == "mlp"
+    for (name, first), second in zip(
+        warm.branch.state_dict().items(), aligned.branch.state_dict().values(), strict=True
+    ):
+        assert torch.equal(first, second), name
 
 
 def test_a_run_lowers_its_loss(start, tmp_path):
