@@ -72,6 +72,7 @@ _GRIDS: Mapping[str, Change] = {
     "cosine steps 0.5": lambda policy: replace(steps(0.5)(policy), schedule="cosine"),
     "guidance off early": change(guidance_interval=(0.5, 1.0)),
     "guidance off late": change(guidance_interval=(0.0, 0.5)),
+    "guidance omits": change(guidance_omits=True),
     "guidance every 2": change(guidance_every=2),
     "guidance every 4": change(guidance_every=4),
     **{

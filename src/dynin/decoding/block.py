@@ -285,7 +285,7 @@ class Block:
             step=index,
             span=self.where.span,
             window=self.places,
-            refresh=self.segment.policy.refresh,
+            refresh=self.segment.policy.passes,
         )
 
     def _choose(

@@ -59,6 +59,9 @@ class DecodingPolicy:
     guidance_every: int = 1
     """Without condition the network is asked at every so many steps of a block; in between, guidance takes what it said
     last."""
+    guidance_omits: bool = False
+    """Leave out of the sequences without condition what guidance empties, instead of padding in its place: shorter
+    sequences, packed behind the others, but another thing than a network saw that was trained on such padding."""
     score: str = "confidence"
     """How proposals are rated: "confidence", "margin", "entropy" or "random"."""
     schedule: str = "uniform"
@@ -159,6 +162,11 @@ class DecodingPolicy:
     def is_random(self) -> bool:
         """Whether anything is drawn, so that a generator is needed."""
         return self.temperature > 0 or self.noise_temperature > 0 or self.score == "random"
+
+    @property
+    def passes(self) -> Refresh | None:
+        """What is remembered from pass to pass: nothing, or nothing but packed passes where something is left out."""
+        return Refresh(every=1) if self.refresh is None and self.guidance_omits else self.refresh
 
     @property
     def is_planned(self) -> bool:

@@ -65,12 +65,17 @@ class Easel:
     def lay(self, jobs: Rows[Job]) -> Work:
         """The canvas of jobs of one task."""
         batch = stack([job.sequence for job in jobs], pad_id=self._vocabulary.pad_id).to(self._device)
-        is_guided = any(policy.guidance_scale > 0 for job in jobs for policy in job.policies.values())
+        guided = [policy for job in jobs for policy in job.policies.values() if policy.guidance_scale > 0]
+        uncond_ids = self._unconditional(jobs).to(self._device) if guided else None
+        uncond_attend = None
+        if uncond_ids is not None and any(policy.guidance_omits for policy in guided):
+            uncond_attend = batch.attend & (uncond_ids == batch.ids)
         return Work(
             canvas=Canvas(
                 ids=batch.ids,
                 attend=None if bool(batch.attend.all()) else batch.attend,
-                uncond_ids=self._unconditional(jobs).to(self._device) if is_guided else None,
+                uncond_ids=uncond_ids,
+                uncond_attend=uncond_attend,
             ),
             segments=[self._segment(jobs, batch, modality) for modality in jobs[0].task.targets],
             generators=[torch.Generator(self._device).manual_seed(job.request.seed) for job in jobs],

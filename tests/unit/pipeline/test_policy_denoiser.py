@@ -56,6 +56,18 @@ def test_a_memory_saves_columns_and_is_told(tiny):
     assert kept.num_columns == 2 * (length + sum(range(2, 17)))
 
 
+def test_a_condition_that_is_left_out_is_neither_seen_nor_computed(tiny):
+    changed = {name: replace(policy, guidance_omits=True) for name, policy in tiny.policies.items()}
+    model = replace(tiny, policies=changed)
+    short, long = (
+        model.generate(prompt, to="image", preset="exact", guidance=1.0).num_columns for prompt in ("a", "a dog a cat")
+    )
+    plain = [
+        tiny.generate(prompt, to="image", preset="exact", guidance=0.0).num_columns for prompt in ("a", "a dog a cat")
+    ]
+    assert long - short == plain[1] - plain[0] > 0
+
+
 def test_two_targets_after_another_are_both_remembered_right(tiny, one_thread):
     def made(model: Dynin):
         return model.generate("a dog", image=torch.zeros(3, 64, 64), to="image+text", preset="exact", guidance=0.0)
