@@ -135,10 +135,10 @@ class DyninBackbone(nn.Module):
         """Ids; which columns are real; which are [ST] tokens; which belong to answers. Rows are padded on the right."""
         vocabulary, tokenizers = self._base.vocabulary, self._base.tokenizers
         assembler = Assembler(vocabulary=vocabulary, encode_text=tokenizers.text.encode)
-        codes = self._codes(clips)
+        codes, counts = self._codes(clips), clips.num_frames
         parts = []
         for row, (text, video) in enumerate(zip(sentences.texts, sentences.videos, strict=True)):
-            modality = IMAGE if clips.num_frames[video] == 1 else VIDEO
+            modality = IMAGE if counts[video] == 1 else VIDEO
             task = self._base.tasks[f"{modality.letter}2t"]
             given: dict[Modality, str | Tensor] = {modality: codes[video], TEXT: text}
             laid = assembler.assemble(task, given, lengths={TEXT: self.num_st})
