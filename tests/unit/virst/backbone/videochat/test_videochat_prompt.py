@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import tokenizers
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -38,6 +39,15 @@ def test_a_row_spells_the_published_chat(prompter):
         "segmentation mask in the Target Image.<|im_end|>\n"
         "<|im_start|>assistant\nIt is (0) [SEG], (1) [SEG], (2) [SEG].<|im_end|>\n"
     )
+
+
+def test_a_row_has_the_ids_that_the_library_gives_the_published_chat(prompter, text):
+    whole = tokenizers.Tokenizer.from_str(text.to_json())
+    whole.add_tokens(["[SEG]"])
+    whole.add_special_tokens(["<image>"])
+    row = prompter.row("the dog", is_video=True)
+    ids = whole.encode(spelled(row, prompter)).ids
+    assert [VIDEO if at == whole.token_to_id("<image>") else at for at in ids] == [*row.ids]
 
 
 def test_a_question_is_asked_as_it_is(prompter):
