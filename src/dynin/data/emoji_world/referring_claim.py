@@ -17,7 +17,7 @@ from typing import Literal
 from dynin.data.emoji_world import referring_facts as facts
 from dynin.data.emoji_world.referring_facts import Truth
 from dynin.data.emoji_world.referring_motion import HEADINGS
-from dynin.data.emoji_world.referring_scene import ReferringScene
+from dynin.data.emoji_world.referring_scene import ReferringScene, Track
 from dynin.data.emoji_world.referring_wording import CATEGORY, DOUBTFUL
 
 Family = Literal["static", "motion", "relation", "reasoning", "several", "none"]
@@ -26,6 +26,8 @@ FAMILIES: tuple[Family, ...] = ("static", "motion", "relation", "reasoning", "se
 THING = "thing"
 """The noun for whatever it is."""
 DEEDS = (*HEADINGS, *facts.MOTION_OF)
+_FIRSTS = {"leaves first": "leaves", "leaves last": "leaves", "enters first": "enters", "enters last": "enters"}
+"""Who is first of those that do something is nobody where nobody does it."""
 _PLURAL_DEEDS = (*HEADINGS, "stays", "moves", "enters", "leaves")
 
 
@@ -225,16 +227,33 @@ def _nothing(scene: ReferringScene) -> Iterator[Claim]:
     for index in range(len(scene.tracks)):
         groups.setdefault(noun_of(scene, index), []).append(index)
     for noun, group in groups.items():
-        for deed in DEEDS:
-            if all(facts.does(deed, scene.tracks[index]) is False for index in group):
-                yield claim_of("none", noun, [], deed=deed)
-        if len(group) < 2:
-            continue
         tracks = [scene.tracks[index] for index in group]
+        for deed in (*DEEDS, *_FIRSTS):
+            if all(facts.does(_FIRSTS.get(deed, deed), track) is False for track in tracks):
+                yield claim_of("none", noun, [], deed=deed)
         if scene.bar is not None and not any(facts.passes_behind(track) for track in tracks):
             yield claim_of("none", noun, [], deed="behind")
         if scene.bar is not None and all(facts.passes_before(track, scene.bar) is False for track in tracks):
             yield claim_of("none", noun, [], deed="before")
+        if not any(facts.is_missing_first(track) for track in tracks):
+            yield claim_of("none", noun, [], deed="missing")
+        if not any(facts.is_hidden_a_while(track) for track in tracks):
+            yield claim_of("none", noun, [], deed="hidden")
+        for heading in HEADINGS:
+            if all(facts.approaches(track, heading) is False for track in tracks):
+                yield claim_of("none", noun, [], deed="edge", heading=heading)
         for other, other_noun in unique(scene).items():
-            if all(facts.overtakes(track, scene.tracks[other]) is False for track in tracks):
-                yield claim_of("none", noun, [], deed="overtakes", other=other_noun)
+            if other not in group:
+                yield from _unrelated(scene, tracks, noun, other, other_noun)
+
+
+def _unrelated(
+    scene: ReferringScene, tracks: Sequence[Track], noun: Noun, other: int, other_noun: Noun
+) -> Iterator[Claim]:
+    """Relations to another thing that hold for none."""
+    reference = scene.tracks[other]
+    if all(facts.overtakes(track, reference) is False for track in tracks):
+        yield claim_of("none", noun, [], deed="overtakes", other=other_noun)
+    for heading in HEADINGS:
+        if all(facts.crosses(track, reference, heading) is False for track in tracks):
+            yield claim_of("none", noun, [], deed="crosses", other=other_noun, heading=heading)

@@ -167,23 +167,31 @@ def fastest(scene: ReferringScene, among: Sequence[int]) -> int | None:
     return among[int(order[0])] if best > 0.2 and best >= CLEAR_RATIO * next_best and next_best > 0.1 else None
 
 
+def approaches(track: Track, heading: Heading) -> Truth:
+    """Whether a thing that is in view in the end goes towards an edge then."""
+    if track.motion in ("orbit", "zigzag"):
+        return None
+    if track.motion == "leaves" or not in_view(track)[-1]:
+        return False
+    return _last_pace(track, heading) > 1e-6
+
+
+def _last_pace(track: Track, heading: Heading) -> float:
+    along = SIGN[heading] * track.path.centres[:, AXIS[heading]]
+    return float(along[-1] - along[-2])
+
+
 def next_at_edge(scene: ReferringScene, among: Sequence[int], heading: Heading) -> int | None:
     """The thing that would reach an edge first if all went on as they go in the end."""
-    times: dict[int, float] = {}
-    for index in among:
-        track = scene.tracks[index]
-        if track.motion in ("orbit", "zigzag"):
-            return None
-        if track.motion == "leaves" or not in_view(track)[-1]:
-            continue
-        along = SIGN[heading] * track.path.centres[:, AXIS[heading]]
-        pace = float(along[-1] - along[-2])
-        if pace <= 1e-6:
-            continue
-        edge = (1.0 if SIGN[heading] > 0 else 0.0) - track.side / 2
-        times[index] = max(edge - float(along[-1]), 0.01) / pace
-    if not times:
+    truths = {index: approaches(scene.tracks[index], heading) for index in among}
+    if None in truths.values() or not any(truths.values()):
         return None
+    times: dict[int, float] = {}
+    for index in (index for index, truth in truths.items() if truth):
+        track = scene.tracks[index]
+        edge = (1.0 if SIGN[heading] > 0 else 0.0) - track.side / 2
+        room = edge - SIGN[heading] * float(track.path.centres[-1, AXIS[heading]])
+        times[index] = max(room, 0.01) / _last_pace(track, heading)
     order = sorted(times, key=lambda index: times[index])
     is_clear = len(order) == 1 or times[order[1]] >= CLEAR_RATIO * times[order[0]]
     return order[0] if is_clear else None

@@ -11,13 +11,20 @@ import numpy as np
 
 from dynin.data.emoji_world import referring_wording as words
 from dynin.data.emoji_world.artwork import plural
-from dynin.data.emoji_world.referring_claim import DEEDS, FAMILIES, THING, Claim, Family, Noun, claims
+from dynin.data.emoji_world.referring_claim import FAMILIES, THING, Claim, Family, Noun, claims, unique
+from dynin.data.emoji_world.referring_motion import HEADINGS
 from dynin.data.emoji_world.referring_scene import ReferringScene
 from dynin.data.emoji_world.referring_still import still_claims
+from dynin.data.emoji_world.scene import RELATIONS
 from dynin.data.emoji_world.wording import number_words, pick, vary_form
 
 ABSENT_SHARE = 0.4
 """How many of the sentences that mean nothing name a thing that is not there; the others deny a deed."""
+
+
+STILL_DEEDS = ("leftmost", "rightmost", "highest", "lowest", *RELATIONS, "nearest", "farthest")
+VIDEO_DEEDS = tuple(deed for deed in words.CLAUSES if deed not in STILL_DEEDS and deed not in ("behind", "before"))
+"""What may be said of a thing that is not there; there may be no bar either."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +60,7 @@ def _write(
     sentences = []
     for family in FAMILIES:
         if family == "none" and (generator.random() < ABSENT_SHARE or not made["none"]):
-            made["none"] = [absent(scene, names, generator, () if medium == "picture" else DEEDS)]
+            made["none"] = [absent(scene, names, generator)]
         if made[family]:
             claim = draw_claim(made[family], generator)
             text = tell(claim, medium, generator)
@@ -73,15 +80,24 @@ def draw_claim(choices: Sequence[Claim], generator: np.random.Generator) -> Clai
     return fitting[int(generator.integers(len(fitting)))]
 
 
-def absent(scene: ReferringScene, names: Sequence[str], generator: np.random.Generator, deeds: Sequence[str]) -> Claim:
-    """A claim about a thing that is not there: its name, half of the time with a deed."""
+def absent(scene: ReferringScene, names: Sequence[str], generator: np.random.Generator) -> Claim:
+    """A claim about a thing that is not there: its name, half of the time with something that it does."""
     present = {track.name for track in scene.tracks}
     missing = [name for name in names if name not in present]
     noun = Noun(name=missing[int(generator.integers(len(missing)))])
-    if not deeds or generator.random() < 0.5:
+    others = list(unique(scene).values())
+    if generator.random() < 0.5 or not others:
         return Claim(family="none", form="plain", noun=noun, targets=frozenset())
-    deed = deeds[int(generator.integers(len(deeds)))]
-    return Claim(family="none", form="clause", noun=noun, targets=frozenset(), deed=deed)
+    deeds = STILL_DEEDS if scene.num_frames == 1 else VIDEO_DEEDS
+    return Claim(
+        family="none",
+        form="clause",
+        noun=noun,
+        targets=frozenset(),
+        deed=deeds[int(generator.integers(len(deeds)))],
+        heading=HEADINGS[int(generator.integers(len(HEADINGS)))],
+        other=others[int(generator.integers(len(others)))],
+    )
 
 
 def tell(claim: Claim, medium: str, generator: np.random.Generator) -> str:
