@@ -205,6 +205,8 @@ def bench(options: argparse.Namespace) -> None:
     if MEMORY in left:
         row = measure_memory(options.tier)
         report.put({"case": MEMORY, "tier": options.tier, **here, **duel.surroundings(), **row})
+        if not row["peaks"]:
+            print(f"{MEMORY:16}{row['method']}", flush=True)
         for told in row["peaks"]:
             print(f"{MEMORY:16}{told['family']:10}{told['way']:18}{told['oracle_mb']:9.1f} MB oracle "
                   f"{told['ours_mb']:9.1f} MB ours  {told['share']:.2f} of it", flush=True)  # fmt: skip

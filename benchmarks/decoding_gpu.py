@@ -206,7 +206,10 @@ def text_steps(bench: Bench, batch: int, prompt_len: int) -> None:
     def within() -> dict[str, Any]:
         if not found:
             found.append(watched())
-        return {"ms": found[0][1], "floor_ms": bench.floors.ms(batch * block_len, length, batch * block_len)}
+        return {
+            "ms": found[0][1],
+            "floor_ms": bench.floors.block_ms(batch, block_len, length),
+        }
 
     bench.put("step", "refresh", refreshed, **about)
     bench.put("step", "block", within, **about)
@@ -226,15 +229,10 @@ def text(bench: Bench, model: Transformer, batch: int, prompt_len: int, per_forw
         taken = bench.ms(lambda: count.append(bench.decode(Modality.TEXT, canvas, policy, model)))
         num_full = num_new // block_len if is_fresh else 1
         full = bench.floors.ms(batch * length, length, batch * block_len, is_float8=is_float8)
-        part = bench.floors.ms(batch * block_len, length, batch * block_len, is_float8=is_float8)
+        part = bench.floors.block_ms(batch, block_len, length, is_float8=is_float8)
         tokens = batch * num_new
-        return {
-            "ms": taken,
-            "floor_ms": num_full * full + (count[0] - num_full) * part,
-            "tokens_per_forward": num_new / count[0],
-            "per_second": 1e3 * tokens / taken,
-            "unit": "tok/s",
-        }
+        told = {"tokens_per_forward": num_new / count[0], "per_second": 1e3 * tokens / taken, "unit": "tok/s"}
+        return {"ms": taken, "floor_ms": num_full * full + (count[0] - num_full) * part, **told}
 
     about = {"batch": batch, "prompt": prompt_len, "refresh": "block" if is_fresh else "once"}
     bench.put("text", f"{per_forward} a forward", run, dtype=FLOAT8 if is_float8 else "bfloat16", **about)
@@ -306,7 +304,7 @@ def speech(bench: Bench, model: Transformer, batch: int, num_steps: int) -> None
         taken = bench.ms(lambda: bench.decode(Modality.SPEECH, canvas, policy, model))
         num_classes = len(PUBLISHED.speech)
         full = bench.floors.ms(batch * length, length, batch * block_len, num_classes, is_float8=is_float8)
-        part = bench.floors.ms(batch * block_len, length, batch * block_len, num_classes, is_float8=is_float8)
+        part = bench.floors.block_ms(batch, block_len, length, num_classes, is_float8=is_float8)
         return {
             "ms": taken,
             "floor_ms": num_blocks * (full + (steps_each - 1) * part),

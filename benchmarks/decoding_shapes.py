@@ -177,6 +177,7 @@ class Floors:
         num_logits: float,
         num_ids: int | None = None,
         *,
+        batch: int = 1,
         is_float8: bool = False,
     ) -> float:
         """Milliseconds of one pass.
@@ -186,6 +187,7 @@ class Floors:
             context: Columns that each attends to.
             num_logits: Places with logits.
             num_ids: Ids over which they are wanted; all of them where None.
+            batch: Sequences whose keys and values are read.
         """
         config, rates = self._config, self._rates
         num_ids = num_ids or config.num_rows
@@ -196,6 +198,13 @@ class Floors:
         compute_s = 2e-12 * num_columns * in_blocks / rate
         compute_s += 2e-12 * num_logits * in_head / rates["bfloat16_tflops"]
         compute_s += 1e-12 * attention / (ATTENTION_SHARE * rates["bfloat16_tflops"])
-        remembered = 4.0 * config.num_layers * config.d_model * context
+        remembered = 4.0 * batch * config.num_layers * config.d_model * context
         num_bytes = in_blocks * (1 if is_float8 else 2) + 2.0 * in_head + remembered
         return 1e3 * max(compute_s, 1e-12 * num_bytes / rates["copy_tb_s"])
+
+    def block_ms(
+        self, batch: int, block_len: int, context: int, num_ids: int | None = None, *, is_float8: bool = False
+    ) -> float:
+        """Milliseconds of a pass over one block of each sequence, logits at all its places."""
+        number = batch * block_len
+        return self.ms(number, context, number, num_ids, batch=batch, is_float8=is_float8)

@@ -169,3 +169,33 @@ def test_a_forced_way_takes_the_passes_of_its_plan(forced, tmp_path) -> None:
     stage = Stage("S")
     assert ours(stage, "text", cases["text-fast"][0].way)().num_steps == 8  # 32 places, 4 a pass
     assert ours(stage, "speech", cases["speech-fast"][0].way)().num_steps == 8  # 64 places, 8 a pass
+
+
+@pytest.fixture(scope="module")
+def shapes(on_the_path) -> ModuleType:
+    return importlib.import_module("decoding_shapes")
+
+
+def test_floors_of_the_8b_shape_are_those_of_the_roofline(shapes) -> None:
+    floors = shapes.Floors(shapes.Shape.whole(1.0), {"bfloat16_tflops": 790.0, "copy_tb_s": 4.3})
+    assert floors.ms(384, 384, 384) == pytest.approx(7.49, rel=0.01)  # the reference's step
+    assert floors.ms(32, 384, 32) == pytest.approx(3.53, rel=0.01)  # of a block: reading the weights
+    assert floors.ms(8, 384, 8, batch=8) == pytest.approx(3.86, rel=0.01)  # and eight sequences' keys and values
+    assert floors.ms(2310, 1155, 2310) == pytest.approx(46.9, rel=0.01)  # a guided picture
+    assert floors.ms(2310, 1155, 1310, 8192) < floors.ms(2310, 1155, 2310)
+
+
+def test_matrices_in_8_bits_multiply_nearly_as_before(shapes) -> None:
+    shape = shapes.Shape.rehearsed(1 / 32)
+    model = shapes.draw_network(shape, torch.device("cpu"))
+    copy = shapes.float8_copy(model)
+    assert shapes.holds_float8(copy)
+    assert not shapes.holds_float8(model)
+    assert copy.output.weight is model.output.weight
+    ids = torch.randint(0, 1000, (2, 5), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        try:
+            found, expected = copy.hidden(ids), model.hidden(ids)
+        except RuntimeError as error:
+            pytest.skip(f"no product of float8 here: {error}")
+    assert torch.cosine_similarity(found.float(), expected.float(), dim=-1).min() > 0.99
