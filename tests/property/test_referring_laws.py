@@ -90,7 +90,7 @@ def _is_under_an_edge(
     return tinted
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     seed=st.integers(0, 2**20),
     start=st.integers(0, 10**6),
