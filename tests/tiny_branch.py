@@ -34,6 +34,29 @@ def edgetam_config() -> dict[str, Any]:
     return values
 
 
+def sam3_config() -> dict[str, Any]:
+    """The tracker of SAM3 behind a vision transformer of two layers."""
+    values = sam2_config()
+    values["model_type"] = "sam3_tracker_video"
+    values["vision_config"] = {
+        "model_type": "sam3_vision_model",
+        "backbone_config": {
+            "model_type": "sam3_vit_model",
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "image_size": IMAGE_PX,
+            "pretrain_image_size": IMAGE_PX,
+            "patch_size": 16,
+            "window_size": 2,
+            "global_attn_indexes": [1],
+        },
+        "fpn_hidden_size": WIDTH,
+    }
+    return values
+
+
 @functools.cache
 def shared_branch(seed: int = 0) -> Sam2Branch:
     """A branch in evaluation; it is handed to every caller, so that none may change it."""

@@ -249,7 +249,7 @@ def writing_mp4(path: str | os.PathLike[str], height: int, width: int, rate_hz: 
     ):
         stream = container.add_stream("libx264", rate=Fraction(rate_hz).limit_denominator(1001))
         stream.width, stream.height, stream.pix_fmt = columns, rows, "yuv420p"
-        stream.options = {"crf": "18", "threads": "1"}
+        stream.options = {"crf": "18", "preset": "veryfast", "threads": "1"}
         stream.codec_context.time_base = Fraction(1, TICKS_PER_S)
         writer = Mp4Writer(container, stream, scale)
         yield writer

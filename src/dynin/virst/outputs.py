@@ -75,12 +75,13 @@ def overlay(
     levels: UInt8[np.ndarray, "Y X 3"], mask: Bool[np.ndarray, "Y X"], *, opacity: float = 0.5
 ) -> UInt8[np.ndarray, "Y X 3"]:
     """A frame with its mask in colour, its outline opaque."""
-    colour = np.array(COLOUR, dtype=np.float32)
-    blended = np.where(mask[..., None], levels * (1 - opacity) + colour * opacity, levels)
-    padded = np.pad(mask, 1)
-    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    blended[mask & ~inside] = colour
-    return blended.round().astype(np.uint8)
+    shown = levels.copy()
+    if mask.any():
+        shown[mask] = (levels[mask] * (1 - opacity) + np.array(COLOUR) * opacity).round()
+        padded = np.pad(mask, 1)
+        inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+        shown[mask & ~inside] = COLOUR
+    return shown
 
 
 def kind_of(path: Path) -> str:

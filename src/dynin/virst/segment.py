@@ -269,12 +269,14 @@ class Segmenter:
 
     def _lifted(self, index: int, frame: Frame, output: MaskOutput, fit: Fit) -> FrameMask:
         probability = float(output.object_score.sigmoid())
-        mask = fit.lift(output.mask_logits)[0] > 0
+        mask = np.zeros((fit.height, fit.width), dtype=bool)
+        if probability > self.config.threshold:
+            mask = (fit.lift(output.mask_logits)[0] > 0).cpu().numpy()
         return FrameMask(
             index=index,
             time_s=frame.time_s,
             levels=frame.levels,
-            mask=(mask & (probability > self.config.threshold)).cpu().numpy(),
+            mask=mask,
             probability=probability,
             predicted_iou=float(output.predicted_iou),
         )

@@ -62,6 +62,10 @@ class TrackerConfig:
             raise ConfigError(f"num_recent is {self.num_recent}, expected 0 or more frames; correct it")
 
 
+PUBLISHED_TRACKER = TrackerConfig(choice="best")
+"""The published evaluation: of three masks the one that is believed to fit best, though training knew a single one."""
+
+
 def nearest_anchors(anchors: Sequence[int], frame: int, count: int | None) -> list[int]:
     """Which anchors a frame looks at: the nearest before it, the nearest from it on, then the next nearest.
 

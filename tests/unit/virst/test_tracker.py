@@ -1,6 +1,7 @@
 """The tracker: equal to the library's own loop where that can go, differentiable where it cannot."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -9,10 +10,21 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dynin.errors import ConfigError
+from dynin.virst.branch.build import small_config
 from dynin.virst.branch.protocol import MaskOutput
 from dynin.virst.branch.sam2 import Sam2Branch
 from dynin.virst.tracker import ClipFeatures, Step, Tracker, TrackerConfig, nearest_anchors, plan, track
-from tests.tiny_branch import IMAGE_PX, WIDTH, make_branch, random_frames, sam2_config, shared_branch, transformers
+from tests.tiny_branch import (
+    IMAGE_PX,
+    WIDTH,
+    edgetam_config,
+    make_branch,
+    random_frames,
+    sam2_config,
+    sam3_config,
+    shared_branch,
+    transformers,
+)
 
 NUM_FRAMES = 20
 SAM2_RULES = TrackerConfig(num_attended=2, choice="best", are_anchors_binary=True, is_memory_halved=True)
@@ -44,7 +56,7 @@ def by_library(
     """Masks and object scores that the library's own video loop makes of clicks."""
     mean = torch.tensor(branch.family.mean)[:, None, None]
     std = torch.tensor(branch.family.std)[:, None, None]
-    session = transformers.Sam2VideoInferenceSession(
+    session = getattr(transformers, branch.family.class_name.replace("Model", "InferenceSession"))(
         video=(frames * 0.5 + 0.5 - mean) / std, video_height=IMAGE_PX, video_width=IMAGE_PX, dtype=frames.dtype
     )
     branch.network.config.max_cond_frame_num = SAM2_RULES.num_attended
@@ -60,8 +72,14 @@ def by_library(
 
 
 @pytest.mark.parametrize("is_reverse", [False, True], ids=["forward", "backward"])
-def test_the_tracker_equals_the_loop_of_transformers_with_points(is_reverse: bool) -> None:
-    branch = make_branch(sam2_config()).eval().double()  # so that rounding to bfloat16 falls alike
+@pytest.mark.parametrize(
+    "values",
+    [sam2_config(), small_config(IMAGE_PX, width=WIDTH, hiera_width=8), edgetam_config(), sam3_config()],
+    ids=["sam2", "small", "edgetam", "sam3"],
+)
+def test_the_tracker_equals_the_loop_of_transformers_with_points(values: dict[str, Any], is_reverse: bool) -> None:
+    branch = make_branch(values).eval().double()  # so that rounding to bfloat16 falls alike
+    rules = replace(SAM2_RULES, is_memory_halved=branch.family.model_type != "edgetam_video")
     frames = random_frames(NUM_FRAMES).double()
     prompts = {3: point((9.0, 20.0)), 10: point((55.0, 4.0)), 12: point((32.0, 30.0)), 17: point((2.0, 60.0))}
     with torch.no_grad():
@@ -74,7 +92,7 @@ def test_the_tracker_equals_the_loop_of_transformers_with_points(is_reverse: boo
     steps += [Step(frame=frame, direction=direction) for frame in rest]
     with torch.no_grad():
         clip = ClipFeatures(features=branch.encode(frames), num_frames=NUM_FRAMES, videos=(0,))
-        tracker = Tracker(branch, SAM2_RULES)
+        tracker = Tracker(branch, rules)
         tokens = {frame: token(branch, prompt) for frame, prompt in prompts.items()}
         made = dict(track(tracker, steps, clip, tokens))
     assert {bool(score > 0) for _, score in expected.values()} == {True, False}, "both kinds of frames must occur"

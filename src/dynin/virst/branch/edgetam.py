@@ -7,8 +7,8 @@ What fits and what does not:
 - EdgeTAM stores a frame as a fixed number of tokens, made by a resampler, in place of its cells. Its image encoder is a
   network of the package `timm`, which is not among the extras of this package; a config with another encoder, such as
   SAM2's, is built without it.
-- The tracker of SAM3 has every part of SAM2's under the same name; only its image encoder and its colours differ. What
-  else SAM3 does (finding all instances of a named concept) is no mask branch.
+- The tracker of SAM3 has every part of SAM2's under the same name; its image encoder, its patches of 14 px and its
+  colours differ. What else SAM3 does (finding all instances of a named concept) is no mask branch.
 """
 
 from dataclasses import dataclass

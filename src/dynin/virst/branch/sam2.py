@@ -254,20 +254,15 @@ class Sam2Branch(nn.Module):
     def remember(
         self, features: FrameFeatures, output: MaskOutput, *, gate: Gate = "hard", is_binary: bool = False
     ) -> Memory:
-        """Encode a frame with its mask, enlarged to the size that the memory encoder shrinks to the grid.
-
-        Parity:
-            The library's own loop enlarges a mask to the frame first. The two agree where cells are as coarse as the
-            memory encoder shrinks, as in every published network.
-        """
+        """Encode a frame with its mask, enlarged to the frame's size and brought to what the memory encoder shrinks."""
         config = self.network.config
         stride = config.mask_downsampler_total_stride
         logits = F.interpolate(
-            output.gated_logits(gate)[:, None],
-            size=(self.grid[0] * stride, self.grid[1] * stride),
-            mode="bilinear",
-            align_corners=False,
+            output.gated_logits(gate)[:, None], size=self.image_size, mode="bilinear", align_corners=False
         )
+        size = (self.grid[0] * stride, self.grid[1] * stride)
+        if size != self.image_size:
+            logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False, antialias=True)
         mask = (logits > 0).to(logits.dtype) if is_binary else logits.sigmoid()
         cells, position = self.network.memory_encoder(
             features.cells, mask * config.sigmoid_scale_for_mem_enc + config.sigmoid_bias_for_mem_enc
