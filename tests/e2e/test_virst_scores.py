@@ -133,7 +133,7 @@ def test_a_model_predicts_before_it_is_scored_and_goes_on(here, checkpoints, cap
 
 
 def test_the_tables_are_rehearsed_with_drawn_weights(here, checkpoints, capsys):
-    command = ("ablate", "--checkpoints", checkpoints, "--output", "tables", "--videos", 2, "--frames", 12)
+    command = ("ablate", "--checkpoints", checkpoints, "--output", "tables", "--videos", 2, "--frames", 1)
     assert run(*command, "--table", "tab_ablation_selection", "--device", "cpu") == 0
     values = json.loads((here / "tables" / "tab_ablation_selection.json").read_text())
     assert set(values["not_run"]) == {"text", "first-trained"}

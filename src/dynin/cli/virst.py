@@ -165,7 +165,8 @@ def ablate(
         predictor=virst_models.predictors(checkpoints, threshold=threshold, likeness=likeness, device=device),
         about={**opened.about, "threshold": threshold, "machine": virst_models.machine(device)},
         tracks=opened.tracks,
-        skipped=frozenset() if likeness is not None else frozenset({"text"}),
+        beside={} if likeness is None else {"text": virst_models.fingerprint(likeness)},
+        skipped=frozenset({"text"}) if likeness is None else frozenset(),
         seed=seed,
     )
     bars: dict[tuple[str, int], Progress] = {}

@@ -44,6 +44,8 @@ class Study:
     """Facts of the data and the machine: plain values."""
     tracks: Tracks | None = None
     """Of all things of a video, where the source knows them."""
+    beside: Mapping[str, str] = field(default_factory=dict)
+    """By setting: fingerprints of what its numbers follow from beside the weights, such as another model."""
     skipped: frozenset[str] = frozenset()
     """Names of settings that cannot be run, such as one that needs another model."""
     seed: int = 0
@@ -93,6 +95,8 @@ def _score(setting: Setting, seed: int, study: Study, place: Path, progress: Tol
     total = len(study.source)
     fingerprint = "" if setting.floor else study.weights[setting.model][seed]
     about = {**study.about, **setting.options(), "weights": fingerprint, "seed": seed, "study_seed": study.seed}
+    if setting.name in study.beside:
+        about["beside"] = study.beside[setting.name]
     has: Callable[[ReferringExample], bool] = lambda example: True  # noqa: E731
     if setting.floor == "another_object":
         other = AnotherObject.of(study.source, study.seed, study.tracks)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -133,6 +134,13 @@ def test_results_of_other_weights_are_not_mixed(tmp_path):
     other = {model: {**SEEDS, 1: "xx"} for model in MODELS}
     with pytest.raises(DataError, match=r"seed-1.jsonl: holds numbers of another weights than asked for"):
         study.run(plan, a_study(weights=other), tmp_path)
+
+
+def test_results_of_another_model_beside_are_not_mixed(tmp_path):
+    plan, asked = Plan(tables=("tab_ablation_fusion",)), a_study(weights={"both": {0: "aa"}})
+    study.run(plan, replace(asked, beside={"both": "a CLIP"}), tmp_path)
+    with pytest.raises(DataError, match="holds numbers of another beside than asked for"):
+        study.run(plan, replace(asked, beside={"both": "another"}), tmp_path)
 
 
 @pytest.mark.parametrize("content", ["no json\n", '{"index": 0}\n', '{"about": {}}\n{"index": 4, "pairs": []}\n'])
