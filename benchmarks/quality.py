@@ -20,7 +20,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,7 @@ def add(
 ) -> None:
     """Decode a group of examples at a point, and write their outcomes behind those that are there."""
     path = PLACE / row_name / f"{point.replace(' ', '_')}.json"
-    content = read(path, str(dict(policies)), seed)
+    content = read(path, {modality: told(policy) for modality, policy in policies.items()}, seed)
     made = content["made"]
     if len(made) >= start + len(group):
         return
@@ -147,7 +147,13 @@ def add(
     print(f"{row_name:14} {point:36} {len(made):5d} examples, {content['processor_s']:7.1f} s", flush=True)
 
 
-def read(path: Path, policies: str, seed: int) -> dict[str, Any]:
+def told(policy: DecodingPolicy) -> str:
+    """What a policy says beyond the defaults, so that a new field does not make old measurements another point's."""
+    named = ((field, getattr(policy, field.name)) for field in fields(policy))
+    return ", ".join(f"{field.name}={value}" for field, value in named if value != field.default)
+
+
+def read(path: Path, policies: Mapping[str, str], seed: int) -> dict[str, Any]:
     """What is on disk of a point, or a beginning."""
     if not path.exists():
         return {"policies": policies, "seed": seed, "processor_s": 0.0, "made": []}

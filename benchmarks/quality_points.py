@@ -86,6 +86,17 @@ _GRIDS: Mapping[str, Change] = {
         for bound in (0.02, 0.05, 0.1)
         for every in (2, 3)
     },
+    **{
+        f"entropy {bound} cache every {every}": rule(EntropyBound(bound=bound), refresh=Refresh(every=every))
+        for bound in (0.02, 0.05)
+        for every in (2, 3)
+    },
+    **{
+        f"entropy {bound} rests cache every 2": rule(
+            EntropyBound(bound=bound), guidance_every=2, refresh=Refresh(every=2)
+        )
+        for bound in (0.02, 0.05)
+    },
     "no guidance": change(guidance_scale=0.0),
     "cache every 2": change(refresh=Refresh(every=2)),
     "cache every 4": change(refresh=Refresh(every=4)),

@@ -112,8 +112,16 @@ class DecodingPolicy:
         ):
             if not (math.isfinite(number) and number >= 0):
                 raise ConfigError(f"{name} is {number}; it must be a finite number of at least 0")
-        if self.max_len is not None and self.block_len is None:
-            raise ConfigError("a growing canvas (max_len) needs a block_len")
+        if self.max_len is not None and (self.block_len is None or self.max_len % self.block_len):
+            raise ConfigError(
+                f"max_len is {self.max_len} and block_len {self.block_len}; a canvas grows by whole blocks, so set "
+                "max_len to a multiple of block_len"
+            )
+        if self.max_len is not None and self.num_steps > self.max_len:
+            raise ConfigError(
+                f"num_steps is {self.num_steps}, but a canvas of at most max_len {self.max_len} places takes as many "
+                "steps at most"
+            )
         first, second = self.guidance_interval
         if not 0.0 <= first < second <= 1.0:
             raise ConfigError(f"guidance_interval is {self.guidance_interval}; expected 0 <= first < second <= 1")

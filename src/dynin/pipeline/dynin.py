@@ -149,20 +149,21 @@ class Dynin:
         redo = replace(redo, size_px=request.size) if isinstance(redo, RedoBox) else redo
         opened = redo.open(self.tokenizers, original) if redo is not None and original is not None else None
         sequence = self._lay_out(task, given, opened, lengths_at(task, request.size, cell_px))
+        asked = {modality: self._policy(request, task.name, modality) for modality in task.targets}
+        if request.steps is not None:
+            require_steps(request.steps, asked, sequence.spans)
         chosen = {
             modality: adjust(
-                self._policy(request, task.name, modality),
+                policy,
                 steps=request.steps,
                 guidance=request.guidance,
                 growth=growth(task, request.size, cell_px) if modality == Modality.IMAGE else 1.0,
             )
-            for modality in task.targets
+            for modality, policy in asked.items()
         }
         if opened is not None:
             chosen = {modality: for_redo(policy) for modality, policy in chosen.items()}
         policies = self._fit(sequence, chosen, is_sized=request.size is not None)
-        if request.steps is not None:
-            require_steps(request.steps, policies, sequence.spans)
         return Job(request=request, sequence=sequence, policies=policies, redo=redo, original=original)
 
     def _policy(self, request: Request, task: str, modality: Modality) -> DecodingPolicy:

@@ -52,13 +52,13 @@ NONE = Presets(tables=MappingProxyType({}), defaults=MappingProxyType({}))
 _EXACT = POLICIES["embedded"]
 _TEXT, _IMAGE, _VIDEO, _SPEECH = (_EXACT[modality] for modality in Modality)
 _BALANCED: Mapping[str, DecodingPolicy] = {
-    Modality.TEXT: replace(_TEXT, commit=Threshold(bar=0.95)),
+    Modality.TEXT: replace(_TEXT, commit=EntropyBound(bound=0.05), early_stop=True),
     Modality.IMAGE: replace(_IMAGE, commit=EntropyBound(bound=0.05)),
     Modality.VIDEO: replace(_VIDEO, commit=EntropyBound(bound=0.05)),
     Modality.SPEECH: replace(_SPEECH, commit=EntropyBound(bound=0.5)),
 }
 _FAST: Mapping[str, DecodingPolicy] = {
-    Modality.TEXT: replace(_TEXT, commit=Threshold(bar=0.9), refresh=Refresh(per_block=True, vicinity=16)),
+    Modality.TEXT: replace(_TEXT, commit=Threshold(bar=0.95), early_stop=True, refresh=Refresh(per_block=True)),
     Modality.IMAGE: replace(_IMAGE, commit=EntropyBound(bound=0.2)),
     Modality.VIDEO: replace(_VIDEO, commit=EntropyBound(bound=0.2)),
     Modality.SPEECH: replace(_SPEECH, commit=EntropyBound(bound=2.0)),

@@ -92,9 +92,9 @@ def test_a_canvas_grows_by_blocks_until_the_stop_id() -> None:
 def test_a_canvas_ends_at_its_largest_length_with_that_reason() -> None:
     ids, target = hidden([[1]], 1, suffix=1)
     answers = torch.full((1, 12), 3)
-    policy = DecodingPolicy(num_steps=3, block_len=2, max_len=5)
+    policy = DecodingPolicy(num_steps=3, block_len=2, max_len=6)
     result = decode(TableDenoiser(answers, NUM_IDS), ids, target, policy, stop_ids=(STOP,))
-    assert result.ids.tolist() == [[1, 3, 3, 3, 3, 3, 1]]
+    assert result.ids.tolist() == [[1, 3, 3, 3, 3, 3, 3, 1]]
     assert result.finish_reasons == ("length",)
 
 

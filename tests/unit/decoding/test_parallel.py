@@ -119,6 +119,8 @@ def test_a_factor_reveals_the_longest_list_that_its_inequality_allows(proposals,
         (lambda: DecodingPolicy(num_steps=4, guidance_every=2), "guidance_scale is 0"),
         (lambda: DecodingPolicy(num_steps=4, guidance_scale=1.0, guidance_every=0), "guidance_every is 0"),
         (lambda: DecodingPolicy(num_steps=4, compat="published", commit=Joint()), "commit Joint"),
+        (lambda: DecodingPolicy(num_steps=4, block_len=3, max_len=8), "max_len is 8 and block_len 3"),
+        (lambda: DecodingPolicy(num_steps=9, block_len=4, max_len=8), "num_steps is 9, but .* max_len 8"),
         (
             lambda: DecodingPolicy(num_steps=4, guidance_scale=1.0, guidance_every=2, guidance_interval=(0.5, 1.0)),
             r"guidance_every is 2, .* guidance_interval \(0.5, 1.0\)",

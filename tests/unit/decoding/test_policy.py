@@ -18,7 +18,7 @@ from dynin.errors import ConfigError
         ({"num_steps": 4, "score": "best"}, "confidence, margin, entropy, random"),
         ({"num_steps": 4, "anneal": "fast"}, "linear or compound"),
         ({"num_steps": 4, "compat": "old"}, "none or published"),
-        ({"num_steps": 4, "max_len": 8}, "needs a block_len"),
+        ({"num_steps": 4, "max_len": 8}, "max_len is 8 and block_len None"),
         ({"num_steps": 4, "guidance_interval": (0.5, 0.5)}, "guidance_interval"),
         ({"num_steps": 4, "threshold": 0.0}, "threshold is 0"),
         ({"num_steps": 4, "compat": "published", "threshold": 0.9}, "compat"),

@@ -1,0 +1,67 @@
+"""The benchmark of quality on the tiny model: outcomes on disk, going on, refusing to mix, and what the bench reads."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dynin import testing
+from dynin.decoding.parallel import EntropyBound
+from dynin.pipeline.presets import PRESET_NAMES
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+
+import quality  # noqa: E402
+import quality_points  # noqa: E402
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setattr(quality, "PLACE", tmp_path / "runs")
+    monkeypatch.setattr(quality, "GROUP", 2)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return testing.tiny()
+
+
+def test_outcomes_are_kept_added_to_and_summed_up(tiny, place, capsys):
+    quality.measure(tiny, "t2i", ["exact", "fast"], 2, seed=3)
+    quality.measure(tiny, "t2i", ["exact", "fast"], 4, seed=3)
+    made = json.loads((place / "runs" / "t2i" / "exact.json").read_text())["made"]
+    assert len(made) == 4
+    assert capsys.readouterr().out.count("t2i") == 4  # two groups at two points, none of them twice
+    quality.report(place / "quality.json", place / "quality.png")
+    row = json.loads((place / "quality.json").read_text())["rows"]["t2i"]
+    assert row["default"] == "exact"  # of four examples nothing is certain
+    exact, fast = row["points"]["exact"], row["points"]["fast"]
+    assert exact["forwards"] == 16
+    assert exact["tokens_per_forward"] == 1.0
+    assert exact["n"] == fast["n"] == 4
+    assert {"score", "difference_ci95", "columns", "columns_per_forward", "tokens"} <= set(fast)
+
+
+def test_a_point_whose_policy_changed_is_refused_not_mixed(tiny, place):
+    quality.measure(tiny, "t2i", ["exact"], 2, seed=3)
+    policies = {name: replace(policy, num_steps=3) for name, policy in tiny.policies.items()}
+    with pytest.raises(SystemExit, match="other settings"):
+        quality.measure(replace(tiny, policies=policies), "t2i", ["exact"], 4, seed=3)
+
+
+def test_a_policy_is_told_by_what_differs_from_the_defaults(tiny):
+    policy = quality.policies_at(tiny, "t2t", tiny.tasks["t2t"].targets, "entropy 0.1")["text"]
+    assert policy.commit == EntropyBound(bound=0.1)
+    assert quality.told(policy) == "block_len=16, max_len=160, commit=EntropyBound(bound=0.1)"
+
+
+def test_every_point_makes_a_policy_of_every_modality(tiny):
+    for modality, points in quality_points.POINTS.items():
+        for name in [*points, *PRESET_NAMES]:
+            task = {"text": "t2t", "image": "t2i", "video": "t2v", "speech": "t2s"}[modality]
+            policy = quality.policies_at(tiny, task, (modality,), name)[modality]
+            exact = quality.policies_at(tiny, task, (modality,), "exact")[modality]
+            assert (policy == exact) == (name == "exact"), name
