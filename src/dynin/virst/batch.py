@@ -1,7 +1,8 @@
 """Sentences about videos as one batch: what the backbone sees, what the mask branch sees, the true masks.
 
-Enters: `ReferringExample` values, sizes. Leaves: a `Batch`. Does not know networks, or where examples come from. Every
-frame that is seen is read once, however many sentences are about its video.
+Enters: `ReferringExample` values, or conversations about videos; sizes. Leaves: a `Batch`, or a `TextBatch`. Does not
+know networks, or where examples come from. Every frame that is seen is read once, however many sentences are about its
+video.
 """
 
 from collections.abc import Sequence
@@ -13,11 +14,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dynin.data.referring.example import ReferringExample
+from dynin.data.referring.instruct import Conversation
 from dynin.errors import DataError
 from dynin.media.image import from_levels
 from dynin.virst.backbone.protocol import Clips, Sentences
 from dynin.virst.config import FrameConfig, FusionConfig
 from dynin.virst.frames import Fit, choose, choose_seg, times_of
+
+Shown = ReferringExample | Conversation
+"""What has frames."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,10 +64,24 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same on another device."""
-        clips = Clips(frames=self.clips.frames.to(device), is_frame=self.clips.is_frame.to(device))
+        clips = self.clips.to(device)
         moved = {name: getattr(self, name).to(device) for name in ("canvases", "is_seen", "times")}
         masks = None if self.masks is None else self.masks.to(device)
         return replace(self, clips=clips, masks=masks, **moved)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class TextBatch:
+    """Questions about videos with their answers; nothing is segmented."""
+
+    clips: Clips
+    sentences: Sentences
+    names: tuple[str, ...]
+    """Of the videos, for messages."""
+
+    def to(self, device: torch.device | str) -> "TextBatch":
+        """The same on another device."""
+        return replace(self, clips=self.clips.to(device))
 
 
 def make_batch(
@@ -89,8 +108,7 @@ def make_batch(
         chosen = choose(len(first), sizes.frames, generator)
         places = choose_seg(len(chosen), sizes.frames, generator)
         seen = [chosen[place] for place in places]
-        pixels = {index: _read_frame(first, index) for index in sorted(set(chosen))}
-        whole = torch.stack([pixels[index] for index in chosen])
+        whole = _read_frames(first, chosen)
         clips.append(_fit(first, (sizes.frame_px, sizes.frame_px), sizes).place(whole))
         fit = _fit(first, sizes.canvas, sizes)
         canvases.append(fit.place(whole[places]))
@@ -113,7 +131,29 @@ def make_batch(
     )
 
 
-def _fit(example: ReferringExample, canvas: tuple[int, int], sizes: Sizes) -> Fit:
+def make_text_batch(
+    asked: Sequence[tuple[Conversation, int]], sizes: Sizes, generator: torch.Generator | None = None
+) -> TextBatch:
+    """A batch of questions of conversations, each with the number of its question; arguments and errors as above."""
+    clips = []
+    for conversation, _ in asked:
+        chosen = choose(len(conversation.frame_names), sizes.frames, generator)
+        fit = _fit(conversation, (sizes.frame_px, sizes.frame_px), sizes)
+        clips.append(fit.place(_read_frames(conversation, chosen)))
+    frames, is_frame = _padded(clips)
+    pairs = [conversation.pairs[number] for conversation, number in asked]
+    return TextBatch(
+        clips=Clips(frames=frames, is_frame=is_frame),
+        sentences=Sentences(
+            texts=tuple(question for question, _ in pairs),
+            videos=tuple(range(len(asked))),
+            answers=tuple(answer for _, answer in pairs),
+        ),
+        names=tuple(conversation.video for conversation, _ in asked),
+    )
+
+
+def _fit(example: Shown, canvas: tuple[int, int], sizes: Sizes) -> Fit:
     return Fit(
         height=example.height,
         width=example.width,
@@ -123,11 +163,14 @@ def _fit(example: ReferringExample, canvas: tuple[int, int], sizes: Sizes) -> Fi
     )
 
 
-def _read_frame(example: ReferringExample, index: int) -> Float[Tensor, "3 Y X"]:
-    """One frame in [-1, 1]."""
-    levels = example.read_frame(index)
-    _require_size(example, index, levels, "frame")
-    return from_levels(levels)
+def _read_frames(example: Shown, chosen: Sequence[int]) -> Float[Tensor, "T 3 Y X"]:
+    """Frames in [-1, 1], each read once."""
+    pixels = {}
+    for index in sorted(set(chosen)):
+        levels = example.read_frame(index)
+        _require_size(example, index, levels, "frame")
+        pixels[index] = from_levels(levels)
+    return torch.stack([pixels[index] for index in chosen])
 
 
 def _read_mask(example: ReferringExample, index: int) -> Bool[Tensor, "Y X"]:
@@ -141,12 +184,12 @@ def _read_mask(example: ReferringExample, index: int) -> Bool[Tensor, "Y X"]:
     return torch.from_numpy(np.ascontiguousarray(mask))
 
 
-def _require_size(example: ReferringExample, index: int, values: np.ndarray, what: str) -> None:
+def _require_size(example: Shown, index: int, values: np.ndarray, what: str) -> None:
     height, width = values.shape[:2]
     if (height, width) != (example.height, example.width):
         raise DataError(
-            f"{what} {example.frame_names[index]} of {example.video}/{example.sentence_id} has {width} x {height} px, "
-            f"its video {example.width} x {example.height}; correct the file or the annotation"
+            f"{what} {example.frame_names[index]} of {example.video} has {width} x {height} px, its video "
+            f"{example.width} x {example.height}; correct the file or the annotation"
         )
 
 

@@ -130,5 +130,5 @@ def test_examples_without_masks_and_frames_of_a_wrong_size_are_refused():
     with pytest.raises(DataError, match="masks of video-0/the-dog are not public"):
         make_batch([[hidden]], sizes)
     assert make_batch([[hidden]], sizes, with_masks=False).masks is None
-    with pytest.raises(DataError, match="frame 00000 of video-0/the-dog has 32 x 32 px, its video 16 x 32"):
+    with pytest.raises(DataError, match="frame 00000 of video-0 has 32 x 32 px, its video 16 x 32"):
         make_batch([[replace(example(), width=16)]], sizes)

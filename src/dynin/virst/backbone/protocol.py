@@ -46,6 +46,10 @@ class Clips:
         """Frames of each video."""
         return self.is_frame.sum(dim=1).tolist()
 
+    def to(self, device: torch.device | str) -> "Clips":
+        """The same on another device."""
+        return Clips(frames=self.frames.to(device), is_frame=self.is_frame.to(device))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sentences:

@@ -67,6 +67,23 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TextConfig:
+    """One source of questions about videos with their answers, by which the backbone keeps its language."""
+
+    dataset: str
+    """A set of conversations of `data.referring.instruct`."""
+    root: str
+    """Its folder."""
+    weight: float = 1.0
+    """How often a conversation is drawn from here, relative to the other sources."""
+
+    def __post_init__(self) -> None:
+        """ConfigError for a weight that draws nothing."""
+        if not self.weight > 0:
+            raise ConfigError(f"setting 'text.weight' is {self.weight}; expected a number above 0")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class VirstTrainConfig:
     """One stage."""
 
@@ -82,6 +99,10 @@ class VirstTrainConfig:
     """What learns instead of what the stage says; see `LEARNS`."""
     data: Mapping[str, DataConfig] = field(default_factory=lambda: {"world": DataConfig()})
     """Sources by any name: tables [data.NAME]."""
+    text: Mapping[str, TextConfig] = field(default_factory=dict)
+    """Sources of conversations by any name: tables [text.NAME]."""
+    texts_per_step: int = 0
+    """Questions of conversations in a step; the backbone learns to answer them, and nothing is segmented."""
     seed: int = 0
     videos_per_step: int = 8
     sentences_per_video: int = 3
@@ -125,6 +146,13 @@ class VirstTrainConfig:
                 raise ConfigError(f"setting {name!r} is {getattr(self, name)}; expected 0 or more")
         if not any(source.weight > 0 for source in self.data.values()):
             raise ConfigError(f"setting 'data' is {dict(self.data)}: nothing is drawn; give a weight above 0")
+        if self.texts_per_step < 0 or bool(self.texts_per_step) != bool(self.text):
+            raise ConfigError(
+                f"setting 'texts_per_step' is {self.texts_per_step} and 'text' names {sorted(self.text) or 'nothing'}; "
+                "give both, or neither"
+            )
+        if self.text and self.stage == "warm":
+            raise ConfigError("setting 'text' is for stages in which the backbone reads; leave it out of 'warm'")
         if self.optimizer.matrix_rate:
             raise ConfigError(
                 f"setting 'optimizer.matrix_rate' is {self.optimizer.matrix_rate}: no part of VIRST is trained by "

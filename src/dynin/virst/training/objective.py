@@ -1,6 +1,6 @@
-"""A batch to a loss, by stage: which frames get masks, from where, and what they cost.
+"""A step to a loss, by stage: which frames get masks, from where, and what they cost; and text, where there is some.
 
-Enters: a VIRST and a `Batch`. Leaves: a scalar and figures. Does not know optimizers, files or where batches come from.
+Enters: a VIRST and a `Step`. Leaves: a scalar and figures. Does not know optimizers, files or where batches come from.
 
     alignment, few_frame    each row: some frames drawn for it, each from its own prompts
     propagation             rows of as many frames together: the same anchors; frames near them, from memory
@@ -16,13 +16,15 @@ from torch import Tensor, nn
 
 from dynin.errors import ConfigError
 from dynin.virst import losses
-from dynin.virst.batch import Batch
+from dynin.virst.backbone.protocol import TextScores
+from dynin.virst.batch import Batch, TextBatch
 from dynin.virst.branch.protocol import MaskOutput
 from dynin.virst.losses import mask_parts
 from dynin.virst.model import Prompted, Virst
 from dynin.virst.tracker import ClipFeatures, Tracker, TrackerConfig, plan, track
 from dynin.virst.training.boxes import BoxPrompter
 from dynin.virst.training.config import VirstTrainConfig
+from dynin.virst.training.source import Step
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -58,15 +60,15 @@ class Objective(nn.Module):
         """How masks are made; scores weigh, so that they get gradients."""
         return TrackerConfig(choice=self.config.choice, gate=self.config.loss.gate)
 
-    def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Float[Tensor, ""], dict[str, float]]:
-        """The loss of a batch, and figures: each part of it, IoU where the object is visible, presence told right."""
+    def forward(self, step: Step, generator: torch.Generator) -> tuple[Float[Tensor, ""], dict[str, float]]:
+        """The loss of a step, and figures: each part of it, IoU where the object is visible, presence told right."""
+        batch = step.batch
         assert batch.masks is not None
-        text = None
+        text = None if step.text is None else self._told(step.text, generator)
         if self.boxes is not None:
             costs = self._warm(batch, batch.masks, generator)
         else:
             found = self.model(batch, generator)
-            text = found.reading.text
             follow = self._propagated if self.config.has_memory else self._prompted
             costs = follow(found, batch, batch.masks, generator)
         loss = losses.total([cost.parts for cost in costs], text, self.config.loss)
@@ -74,6 +76,12 @@ class Objective(nn.Module):
         if text is not None:
             figures["token"] = float(losses.token_part(text).detach())
         return loss, figures
+
+    def _told(self, text: TextBatch, generator: torch.Generator) -> TextScores | None:
+        """What the backbone says of answers; no feature changes the [ST] embeddings there."""
+        backbone = self.model.backbone
+        st = backbone.st_embeddings().expand(len(text.sentences), -1, -1)
+        return backbone.read(text.clips, text.sentences, st, generator).text
 
     def _prompted(self, found: Prompted, batch: Batch, truth: Tensor, generator: torch.Generator) -> list[Cost]:
         """Masks of frames drawn for each row."""

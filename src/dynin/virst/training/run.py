@@ -18,12 +18,11 @@ from dynin.errors import TrainingError
 from dynin.training import optim, prefetch, resume, state
 from dynin.training.journal import Figures, Journal
 from dynin.virst import folder as folders
-from dynin.virst.batch import Batch
 from dynin.virst.build import build
 from dynin.virst.model import Virst
 from dynin.virst.training.config import VirstTrainConfig
 from dynin.virst.training.objective import Objective
-from dynin.virst.training.source import STRIDE, Drawer
+from dynin.virst.training.source import STRIDE, Drawer, Step
 
 PACKAGES = (*resume.PACKAGES, "virst")
 """The code whose change can change a training."""
@@ -57,16 +56,16 @@ def train(
     first = state.load(kept, objective, average, optimizers, stood)
     journal = Journal(config.output / config.name, config, first, unit="sentences")
     sums: dict[str, list[float]] = defaultdict(list)
-    for step, batch in enumerate(prefetch.in_thread(drawer.batch, range(first, config.steps)), first):
+    for step, made in enumerate(prefetch.in_thread(drawer.step, range(first, config.steps)), first):
         share = optim.share_of_peak(step, config.steps, config.optimizer)
         optim.set_rates(optimizers, share)
-        figures = _step(objective, batch.to(device), step, config)
+        figures = _step(objective, made.to(device), step, config)
         norm = nn.utils.clip_grad_norm_(objective.parameters(), config.optimizer.max_grad_norm)
         for optimizer in optimizers:
             optimizer.step()
         objective.zero_grad(set_to_none=True)
         average.update(objective, step)
-        journal.count(len(batch.sentences))
+        journal.count(len(made.batch.sentences))
         for name, value in figures.items():
             sums[name].append(value)
         done = step + 1
@@ -142,15 +141,15 @@ def marks_of(config: VirstTrainConfig, model: Virst, drawer: Drawer) -> dict[str
     return marks | {"start": hashlib.sha256(started.encode()).hexdigest()}
 
 
-def _step(objective: Objective, batch: Batch, step: int, config: VirstTrainConfig) -> dict[str, float]:
+def _step(objective: Objective, made: Step, step: int, config: VirstTrainConfig) -> dict[str, float]:
     """Leave the gradients of a step's loss in the model; figures."""
     generator = torch.Generator().manual_seed(config.seed * STRIDE + step)
-    device = batch.canvases.device.type
+    device = made.batch.canvases.device.type
     with torch.autocast(device, dtype=torch.bfloat16, enabled=config.dtype == "bfloat16"):
-        loss, figures = objective(batch, generator)
+        loss, figures = objective(made, generator)
     if not bool(torch.isfinite(loss)):
         raise TrainingError(
-            f"the loss of {', '.join(batch.names)} at step {step} is not finite; look at these examples, or lower the "
+            f"the loss of {', '.join(made.names)} at step {step} is not finite; look at these examples, or lower the "
             "learning rate; the state saved last is whole"
         )
     loss.backward()

