@@ -51,17 +51,21 @@ NONE = Presets(tables=MappingProxyType({}), defaults=MappingProxyType({}))
 
 _EXACT = POLICIES["embedded"]
 _TEXT, _IMAGE, _VIDEO, _SPEECH = (_EXACT[modality] for modality in Modality)
+# Pictures and videos: guidance rests in every other pass, the one that computes only what is hidden or new, so that full
+# passes see both branches. Leaving guidance off early makes the network less sure and takes more passes.
 _BALANCED: Mapping[str, DecodingPolicy] = {
     Modality.TEXT: replace(_TEXT, commit=EntropyBound(bound=0.05), early_stop=True),
-    Modality.IMAGE: replace(_IMAGE, commit=EntropyBound(bound=0.05)),
-    Modality.VIDEO: replace(_VIDEO, commit=EntropyBound(bound=0.05)),
-    Modality.SPEECH: replace(_SPEECH, commit=EntropyBound(bound=0.5)),
+    Modality.IMAGE: replace(_IMAGE, commit=EntropyBound(bound=0.02)),
+    Modality.VIDEO: replace(_VIDEO, commit=EntropyBound(bound=0.02)),
+    Modality.SPEECH: replace(_SPEECH, commit=EntropyBound(bound=0.5), early_stop=True),
 }
 _FAST: Mapping[str, DecodingPolicy] = {
     Modality.TEXT: replace(_TEXT, commit=Threshold(bar=0.95), early_stop=True, refresh=Refresh(per_block=True)),
-    Modality.IMAGE: replace(_IMAGE, commit=EntropyBound(bound=0.2)),
-    Modality.VIDEO: replace(_VIDEO, commit=EntropyBound(bound=0.2)),
-    Modality.SPEECH: replace(_SPEECH, commit=EntropyBound(bound=2.0)),
+    Modality.IMAGE: replace(_IMAGE, commit=EntropyBound(bound=0.05), guidance_every=2, refresh=Refresh(every=2)),
+    Modality.VIDEO: replace(_VIDEO, commit=EntropyBound(bound=0.05), guidance_every=2, refresh=Refresh(every=2)),
+    Modality.SPEECH: replace(
+        _SPEECH, commit=EntropyBound(bound=2.0), early_stop=True, refresh=Refresh(per_block=True, every=4)
+    ),
 }
 
 PRESETS: Mapping[str, Presets] = MappingProxyType(
