@@ -185,12 +185,20 @@ def wanted_cases(named: Sequence[str], tier: str) -> list[str]:
     return list(named) or known
 
 
+def finished(report: Report, here: Mapping[str, object], num_repeats: int) -> set[str]:
+    """Cases with a ratio of so many repeats at least, or with peaks of memory."""
+    rows = report.find(**here)
+    return {
+        row["case"] for row in rows if not row.get("reasons") and row.get("num_repeats", num_repeats) >= num_repeats
+    }
+
+
 def bench(options: argparse.Namespace) -> None:
     """Run what is not done yet."""
     report = Report(options.output / f"decoding-{options.tier}.json")
     here = {"commit": duel.commit(), "machine": duel.machine(), "threads": torch.get_num_threads()}
     names = wanted_cases(options.case, options.tier)
-    done = set() if options.again else {row["case"] for row in report.find(**here) if not row.get("reasons")}
+    done = set() if options.again else finished(report, here, options.repeats)
     for name in names:
         if name in done:
             print(f"{name:16}done before; --again runs it once more", flush=True)

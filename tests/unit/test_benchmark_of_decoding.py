@@ -98,6 +98,18 @@ def test_a_row_takes_the_place_of_the_one_it_repeats(bench, tmp_path) -> None:
     assert json.loads(path.read_text())["rows"] == report.rows
 
 
+def test_a_case_is_done_once_it_has_a_ratio_of_enough_repeats(bench, tmp_path) -> None:
+    report = bench.Report(tmp_path / "rows.json")
+    here = {"commit": "c", "machine": "m", "threads": 1}
+    report.put({"case": "told", **here, "reasons": [], "num_repeats": 5})
+    report.put({"case": "rehearsed", **here, "reasons": [], "num_repeats": 1})
+    report.put({"case": "refused", **here, "reasons": ["busy"], "num_repeats": 5})
+    report.put({"case": "memory", **here})
+    report.put({"case": "older", **here, "commit": "b", "reasons": [], "num_repeats": 5})
+    assert bench.finished(report, here, 5) == {"told", "memory"}
+    assert bench.finished(report, here, 1) == {"told", "rehearsed", "memory"}
+
+
 def test_an_unknown_case_is_named_with_those_there_are(bench) -> None:
     with pytest.raises(SystemExit, match=r"no case text-fats on tier S; there are text-exact"):
         bench.wanted_cases(["text-fats"], "S")
