@@ -34,6 +34,11 @@ FIGURE = "J&F_visible"
 COLUMNS = ("J_visible", "F_visible", "J&F", "no_target_accuracy", "false_empty_rate")
 HEADS = {"no_target_accuracy": "no target right", "false_empty_rate": "falsely empty", "J&F": "J&F, all frames"}
 NOT_RUN = "not run"
+UNREADABLE = {
+    "G1": "\nG1 fails: the complete model is too near to another object's true track to compare anything here.",
+    "G2": "\nG2 fails: with shuffled sentences the complete model is not where another object's true track is.",
+}
+"""What a reader is told where a table may not be read."""
 
 
 def tabulate(table: Table, results: Results, seed: int, about: Mapping[str, object]) -> dict[str, object]:
@@ -53,6 +58,7 @@ def tabulate(table: Table, results: Results, seed: int, about: Mapping[str, obje
         "table": table.name,
         "title": table.title,
         "figure": FIGURE,
+        "has_seconds": table.has_seconds,
         "rows": rows,
         "not_run": [name for name in dict.fromkeys(names) if name not in rows],
         "gates": _gates(results, seed),
@@ -90,22 +96,21 @@ def write(folder: Path, values: Mapping[str, object]) -> tuple[Path, Path]:
 def markdown(values: Mapping) -> str:
     """A table as Markdown, in points of 100."""
     families = sorted({name for row in values["rows"].values() for name in row["families"]})
-    has_seconds = any(row["seconds_per_frame"] is not None for row in values["rows"].values())
     heads = ["setting", "J&F, target visible", "seeds", *(HEADS.get(name, name) for name in COLUMNS), *families]
-    heads += ["s / frame"] if has_seconds else []
+    heads += ["s / frame"] if values["has_seconds"] else []
     lines = [f"### {values['table']}: {values['title']}", "", _line(heads), _line(["---"] * len(heads))]
     for row in values["rows"].values():
         cells = [row["label"], _told(row["figure"]), " ".join(_points(value) for value in row["by_seed"].values())]
         cells += [_points(row["measures"].get(name, {}).get("value")) for name in COLUMNS]
         cells += [_points(row["families"].get(name, {}).get("value")) for name in families]
-        seconds = row["seconds_per_frame"]
-        cells += [] if not has_seconds else ["" if seconds is None else f"{seconds['mean']:.3f}"]
+        cells += [f"{row['seconds_per_frame']['mean']:.3f}"] if values["has_seconds"] else []
         lines.append(_line(cells))
     lines += ["", _line(["", "difference", "points", "seeds", "verdict"]), _line(["---"] * 5)]
     for judged in (*values["gates"], *values["expectations"], *values["differences"]):
         seeds = " ".join(_points(value) for value in judged.get("by_seed", {}).values())
         found = _told(judged["found"]) if "found" in judged else ""
         lines.append(_line([judged["name"], judged["told"], found, seeds, judged["verdict"]]))
+    lines += [told for gate, told in UNREADABLE.items() for judged in values["gates"] if _fails(judged, gate)]
     if values["not_run"]:
         lines += ["", f"Not run: {', '.join(values['not_run'])}."]
     facts = ", ".join(f"{name} {value}" for name, value in values["about"].items())
@@ -179,6 +184,11 @@ def _gates(results: Results, seed: int) -> list[dict[str, object]]:
         holds = found.value >= CLEAR_OF_FLOOR if name == "G1" else is_near
         gates.append({**facts, "found": found.to_dict(), "verdict": "holds" if holds else "fails"})
     return gates
+
+
+def _fails(judged: Mapping, gate: str) -> bool:
+    """Whether this is the gate, and it fails."""
+    return judged["name"] == gate and judged["verdict"] == "fails"
 
 
 def _by_seed(ahead: Sequence[Run], behind: Sequence[Run]) -> list[tuple[Run, Run]]:

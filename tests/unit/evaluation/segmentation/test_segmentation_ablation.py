@@ -79,6 +79,10 @@ def test_verdicts_follow_the_differences(tmp_path):
     assert by_name["F1"]["by_seed"].keys() == {"0", "1"}
     assert values["gates"][0]["verdict"] == "holds"
     assert values["gates"][1]["verdict"] == "fails"  # these models look at the truth, whatever the sentence is
+    text = (tmp_path / "tab_ablation_fusion.md").read_text()
+    assert "G2 fails" in text
+    assert "G1 fails" not in text
+    assert "s / frame" not in text
     rows = values["rows"]
     assert rows["truth"]["figure"]["value"] == 1
     assert rows["all-empty"]["figure"]["value"] == 0
