@@ -51,8 +51,8 @@ NONE = Presets(tables=MappingProxyType({}), defaults=MappingProxyType({}))
 
 _EXACT = POLICIES["embedded"]
 _TEXT, _IMAGE, _VIDEO, _SPEECH = (_EXACT[modality] for modality in Modality)
-# Pictures and videos: guidance rests in every other pass, the one that computes only what is hidden or new, so that full
-# passes see both branches. Leaving guidance off early makes the network less sure and takes more passes.
+# Pictures and videos: guidance rests in every other pass, the one that computes only what is hidden or new, so that
+# full passes see both branches. Leaving guidance off early makes the network less sure and takes more passes.
 _BALANCED: Mapping[str, DecodingPolicy] = {
     Modality.TEXT: replace(_TEXT, commit=EntropyBound(bound=0.05), early_stop=True),
     Modality.IMAGE: replace(_IMAGE, commit=EntropyBound(bound=0.02)),
