@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 
 import pytest
-import tiny_branch
 import torch
 from safetensors.torch import save_file
 
@@ -21,6 +20,8 @@ from dynin.virst.config import FusionConfig
 from dynin.virst.fusion import SeenFrames
 from dynin.virst.model import Virst
 from dynin.virst.published import PUBLISHED, load, to_published
+from dynin.virst.segment import SegmentConfig, Segmenter
+from tests import tiny_branch, tiny_virst
 
 CONFIG = replace(PUBLISHED, num_st=3, fusion=FusionConfig(num_downs=1, initial_heads=2, heads=2))
 LAYOUTS = ("peft-0.4", "peft")
@@ -118,6 +119,14 @@ def test_a_backbone_in_bfloat16_works_beside_fusions_in_float32(tmp_path, virst,
     found = prompts(again)
     assert found.dtype == torch.float32
     assert float((found - prompts(virst)).abs().max()) < 0.1
+
+
+@pytest.mark.parametrize("frames", [1, 5])
+def test_a_published_model_segments_a_video_and_a_picture(tmp_path, virst, sizes, text, frames):
+    model = load(write(tmp_path / "virst", to_published(virst), text), config=CONFIG, sizes=sizes)
+    example = tiny_virst.example("which dog turns back?", frames=frames, height=20, width=32)
+    masks = [*Segmenter(model, SegmentConfig()).predict(example)]
+    assert [mask.shape for mask in masks] == [(20, 32)] * frames
 
 
 def test_the_initial_fusion_may_be_left_off(tmp_path, virst, sizes, text):
