@@ -89,7 +89,7 @@ class DecodingPolicy:
     remask: RemaskRule | None = None
     """Hides committed places of the current block again; None keeps what is committed."""
     compat: str = "none"
-    """"none", or "published", which imitates the reference block sampler: float64 confidence, the mask id may be
+    """"none", or "published", which imitates the reference block sampler: places ranked in float64, the mask id may be
     predicted, and places it leaves hidden compete with later blocks."""
 
     def __post_init__(self) -> None:
