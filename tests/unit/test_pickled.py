@@ -154,3 +154,19 @@ def test_a_pickle_with_code_is_refused_without_advice_to_run_it(tmp_path):
 def test_a_folder_without_pickles_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="no pickled weights"):
         to_safetensors(tmp_path, tmp_path / "new")
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model"])
+def test_tensors_beside_other_things_are_found_under_any_usual_name_and_in_any_single_file(tmp_path, key):
+    source = tmp_path / "source"
+    source.mkdir()
+    torch.save({key: TENSORS, "step": 3}, source / "sam2.1_hiera_tiny.pt")
+    to_safetensors(source, tmp_path / "new")
+    assert read(tmp_path / "new").keys() == TENSORS.keys()
+
+
+def test_one_of_two_files_is_not_guessed(tmp_path):
+    for name in ("a.pt", "b.pt"):
+        torch.save(TENSORS, tmp_path / name)
+    with pytest.raises(CheckpointError, match="no pickled weights"):
+        to_safetensors(tmp_path, tmp_path / "new")

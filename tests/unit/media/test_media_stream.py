@@ -1,6 +1,7 @@
 """Frames one at a time: as many as the file has, when it shows them, and no more of them held than one."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -72,6 +73,22 @@ def test_a_picture_is_one_frame_and_what_is_transparent_turns_white(tmp_path) ->
     source = open_frames(tmp_path / "a.png")
     assert (source.num_frames, source.height, source.width, source.is_picture) == (1, 9, 5, True)
     assert all((frame.levels == 255).all() for frame in source)
+
+
+def test_a_recording_that_was_held_upright_is_turned(tmp_path) -> None:
+    bright_left = np.zeros((256, 300, 3), dtype=np.uint8)
+    bright_left[:, :150] = 255
+    with writing_mp4(tmp_path / "a.mp4", 256, 300, 4.0) as writer:
+        writer.write(bright_left, 0.0)
+    data = bytearray((tmp_path / "a.mp4").read_bytes())
+    at = data.index(b"tkhd") + 4 + 40
+    data[at : at + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)  # clockwise by 90 degrees
+    (tmp_path / "b.mp4").write_bytes(data)
+    source = open_frames(tmp_path / "b.mp4")
+    assert (source.height, source.width) == (300, 256)
+    frame = next(iter(source))
+    assert frame.levels[:140].mean() > 240
+    assert frame.levels[160:].mean() < 15
 
 
 def mp4(tmp_path) -> bytes:

@@ -219,6 +219,29 @@ def test_a_folder_with_another_model_is_told_apart(tmp_path) -> None:
         convert.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "num_parameters"),
+    [
+        ("sam2.1_hiera_tiny", 38_962_498),
+        ("sam2.1_hiera_small", 46_060_354),
+        ("sam2.1_hiera_base_plus", 80_850_178),
+        ("sam2.1_hiera_large", 224_446_642),
+    ],
+)
+def test_published_sizes_have_the_published_numbers_of_parameters(name: str, num_parameters: int) -> None:
+    """38.9, 46, 80.8 and 224.4 million, as SAM2's own table says."""
+    with torch.device("meta"):
+        branch = build(convert.SIZES[name])
+    assert sum(value.numel() for value in branch.parameters()) == num_parameters
+    shapes = {published: tuple(value.shape) for published, value in convert.to_published(branch).items()}
+    assert convert.size_of(shapes) == name
+
+
+def test_the_older_name_of_the_base_of_angles_is_read() -> None:
+    values = {**sam2_config(), "memory_attention_rope_theta": 500}
+    assert build(values).network.config.rope_parameters["rope_theta"] == 500
+
+
 def test_an_image_encoder_of_no_published_size_is_refused() -> None:
     with pytest.raises(CheckpointError, match=f"width {IMAGE_PX} with 1 blocks is of no published size"):
         convert.size_of(

@@ -26,6 +26,8 @@ MEMORY_WIDTH = 64
 
 COARSE_STRIDE = 4
 """Cells are this many times coarser than mask logits."""
+_OLD_THETA = "memory_attention_rope_theta"
+"""As published configs name the base of the memory attention's angles; the library warns about the name."""
 _REFUSALS = (TypeError, ValueError, KeyError, AttributeError, RuntimeError, ImportError, StrictDataclassError)
 
 
@@ -133,9 +135,12 @@ def build(values: Mapping[str, object], generator: torch.Generator | None = None
             f"{', '.join(FAMILIES)}{suggest(received, FAMILIES)}"
         )
     package = library()
+    given = dict(values)
+    if (theta := given.pop(_OLD_THETA, None)) is not None:
+        given.setdefault("rope_parameters", {"rope_type": "axial", "rope_theta": theta})
     try:
         with quietly(), torch.random.fork_rng(devices=[]):  # what the library draws is drawn anew or filled
-            config = getattr(package, family.config_name).from_dict(dict(values))
+            config = getattr(package, family.config_name).from_dict(given)
             network = getattr(package, family.class_name)(config)
     except _REFUSALS as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
