@@ -125,13 +125,13 @@ class Engine:
     denoiser: BatchDenoiser
     mask_id: int
     limits: Limits = field(default_factory=Limits)
-    _entries: dict[int, _Entry] = field(default_factory=dict)
-    _waiting: deque[_Entry] = field(default_factory=deque)
-    _running: list[_Entry] = field(default_factory=list)
-    _next_number: int = 0
-    _next_key: int = 0
-    _num_steps: int = 0
-    _is_stepping: bool = False
+    _entries: dict[int, _Entry] = field(default_factory=dict, init=False)
+    _waiting: deque[_Entry] = field(default_factory=deque, init=False)
+    _running: list[_Entry] = field(default_factory=list, init=False)
+    _next_number: int = field(default=0, init=False)
+    _next_key: int = field(default=0, init=False)
+    _num_steps: int = field(default=0, init=False)
+    _is_stepping: bool = field(default=False, init=False)
 
     # ---- for callers ------------------------------------------------------------------------------------------------
 
@@ -257,7 +257,7 @@ class Engine:
             for at, answer in self.denoiser.answer_all([entry.query for entry in chosen if entry.query is not None]):
                 self._deliver(left.pop(at), answer)
         except Exception as error:  # whatever a pass fails with, such as memory: no job may end the others
-            self.denoiser.forget([key for entry in left.values() for key in entry.row_keys()])
+            self.denoiser.forget([key for entry in self._running for key in entry.row_keys()])  # half a pass may remain
             for entry in left.values():
                 if len(chosen) == 1:
                     _fail(entry, error)
