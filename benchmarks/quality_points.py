@@ -57,7 +57,10 @@ _BLOCKS: Mapping[str, Change] = {
     "entropy 0.05 cache block near 16": rule(
         EntropyBound(bound=0.05), refresh=Refresh(per_block=True, vicinity=16), early_stop=True
     ),
-    "entropy 0.05 early stop": rule(EntropyBound(bound=0.05), early_stop=True),
+    **{
+        f"entropy {bound} early stop": rule(EntropyBound(bound=bound), early_stop=True) for bound in (0.005, 0.02, 0.05)
+    },
+    "early stop": change(early_stop=True),
     "entropy 0.05 cache block ahead 0.98": rule(
         EntropyBound(bound=0.05), refresh=_BLOCK, early_stop=True, ahead=Ahead(bar=0.98)
     ),

@@ -55,7 +55,7 @@ def test_a_point_whose_policy_changed_is_refused_not_mixed(tiny, place):
 def test_a_policy_is_told_by_what_differs_from_the_defaults(tiny):
     policy = quality.policies_at(tiny, "t2t", tiny.tasks["t2t"].targets, "entropy 0.1")["text"]
     assert policy.commit == EntropyBound(bound=0.1)
-    assert quality.told(policy) == "block_len=16, max_len=160, commit=EntropyBound(bound=0.1)"
+    assert quality.told(policy) == "num_steps=160, block_len=16, max_len=160, commit=EntropyBound(bound=0.1)"
 
 
 def test_every_point_makes_a_policy_of_every_modality(tiny):

@@ -52,17 +52,20 @@ NONE = Presets(tables=MappingProxyType({}), defaults=MappingProxyType({}))
 _EXACT = POLICIES["embedded"]
 _TEXT, _IMAGE, _VIDEO, _SPEECH = (_EXACT[modality] for modality in Modality)
 # Pictures and videos: guidance rests in every other pass, the one that computes only what is hidden or new, so that
-# full passes see both branches. Leaving guidance off early makes the network less sure and takes more passes.
+# full passes see both branches. Leaving guidance off early makes the network less sure and takes more passes. Hiding
+# unsure codes of a video again would use up the passes that the rule saves.
 _BALANCED: Mapping[str, DecodingPolicy] = {
     Modality.TEXT: replace(_TEXT, commit=EntropyBound(bound=0.05), early_stop=True),
     Modality.IMAGE: replace(_IMAGE, commit=EntropyBound(bound=0.02)),
-    Modality.VIDEO: replace(_VIDEO, commit=EntropyBound(bound=0.02)),
+    Modality.VIDEO: replace(_VIDEO, commit=EntropyBound(bound=0.02), remask=None),
     Modality.SPEECH: replace(_SPEECH, commit=EntropyBound(bound=0.5), early_stop=True),
 }
 _FAST: Mapping[str, DecodingPolicy] = {
     Modality.TEXT: replace(_TEXT, commit=Threshold(bar=0.95), early_stop=True, refresh=Refresh(per_block=True)),
     Modality.IMAGE: replace(_IMAGE, commit=EntropyBound(bound=0.05), guidance_every=2, refresh=Refresh(every=2)),
-    Modality.VIDEO: replace(_VIDEO, commit=EntropyBound(bound=0.05), guidance_every=2, refresh=Refresh(every=2)),
+    Modality.VIDEO: replace(
+        _VIDEO, commit=EntropyBound(bound=0.05), remask=None, guidance_every=2, refresh=Refresh(every=2)
+    ),
     Modality.SPEECH: replace(
         _SPEECH, commit=EntropyBound(bound=2.0), early_stop=True, refresh=Refresh(per_block=True, every=4)
     ),
