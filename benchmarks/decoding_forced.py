@@ -93,6 +93,7 @@ def policy_of(forced: Forced, family: str, sizes: Sizes) -> DecodingPolicy:
         max_len=None,
         temperature=sizes.temperature,
         guidance_scale=sizes.guidance_scale,
+        guidance_every=found.guidance_every if sizes.guidance_scale > 0 else 1,
         commit=None,
         threshold=None,
         ahead=None,
