@@ -262,7 +262,10 @@ class Sam2Branch(nn.Module):
         )
         size = (self.grid[0] * stride, self.grid[1] * stride)
         if size != self.image_size:
-            logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False, antialias=True)
+            wide = logits.to(torch.promote_types(logits.dtype, torch.float32))  # a CPU has no such kernel for 16 bits
+            logits = F.interpolate(wide, size=size, mode="bilinear", align_corners=False, antialias=True).to(
+                logits.dtype
+            )
         mask = (logits > 0).to(logits.dtype) if is_binary else logits.sigmoid()
         cells, position = self.network.memory_encoder(
             features.cells, mask * config.sigmoid_scale_for_mem_enc + config.sigmoid_bias_for_mem_enc

@@ -84,10 +84,13 @@ def train(
 
 
 def start(config: VirstTrainConfig, device: torch.device | str) -> Virst:
-    """What the run starts from; errors as in `train`."""
+    """What the run starts from; errors as in `train`.
+
+    In evaluation mode, as it stays: what is dropped in training is drawn by generators that are handed on.
+    """
     if config.init:
         return folders.load(config.init, device=device, is_learning=True)
-    return build(config.model, seed=config.seed, device=device)
+    return build(config.model, seed=config.seed, device=device).eval()
 
 
 def export(config: VirstTrainConfig, place: Path, provenance: Mapping[str, object]) -> None:

@@ -141,6 +141,18 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_its_sentences(start, t
         run.train(config)
 
 
+def test_matrix_products_may_be_in_bfloat16(start, tmp_path):
+    config = settings(start, tmp_path, "propagation", steps=1, dtype="bfloat16")
+    told = []
+    objective = run.train(config, report=told.append)
+    assert all(value.dtype == torch.float32 for value in objective.parameters())
+    plain = Objective(run.start(config, "cpu"), config)
+    step = Drawer.open(config, plain.model.sizes).step(0)
+    loss = plain(step, torch.Generator().manual_seed(0))[0].item()
+    assert told[0]["loss"] == pytest.approx(loss, rel=0.01)
+    assert told[0]["loss"] != loss
+
+
 def test_a_step_is_drawn_from_its_number_alone(start, tmp_path):
     config = settings(start, tmp_path, fewest_frames=2)
     drawer = Drawer.open(config, run.start(config, "cpu").sizes)
