@@ -53,6 +53,7 @@ train: ## the embedded model from nothing, every arrow of its recipe, with the c
 	@test -d runs/stage2/model || $(PY) -m dynin train configs/train/stage2.toml
 	@test -d runs/stage3/model || $(PY) -m dynin train configs/train/stage3.toml
 	@test -d runs/finish/model || $(PY) -m dynin train configs/train/finish.toml
+	@test -d runs/polish/model || $(PY) -m dynin train configs/train/polish.toml
 
 clean: ## remove the environment, outputs and caches
 	rm -rf .venv out build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis src/*.egg-info
