@@ -18,6 +18,7 @@ import argparse
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -238,13 +239,16 @@ def draw(rows: Mapping[str, Any], picture: Path) -> None:
     for panel, (name, row) in zip(axes.flat, rows.items(), strict=False):
         families: dict[str, list[tuple[float, float]]] = {}
         for point, told in row["points"].items():
-            family = "preset" if point in PRESET_NAMES else point.split()[0]
+            family = "presets" if point in PRESET_NAMES else re.sub(r" [\d.]+", "", point)
             families.setdefault(family, []).append((told["tokens_per_forward"], told["score"]))
         for family, dots in sorted(families.items()):
             xs, ys = zip(*sorted(dots), strict=True)
-            panel.plot(xs, ys, marker="*" if family == "preset" else "o", markersize=4, linewidth=0.8, label=family)
-        panel.set(title=name, xscale="log", xlabel="tokens per forward", ylabel="score", ylim=(0, 1.02))
+            panel.plot(xs, ys, marker="*" if family == "presets" else "o", markersize=5, linewidth=0.8, label=family)
+        count = max(told["n"] for told in row["points"].values())
+        panel.set(title=f"{name}, up to {count} examples", xlabel="tokens per forward", ylabel="score", ylim=(0, 1.02))
         panel.legend(fontsize=6)
+    for panel in axes.flat[len(rows) :]:
+        panel.set_axis_off()
     figure.tight_layout()
     figure.savefig(picture, dpi=110)
     pyplot.close(figure)
