@@ -11,7 +11,7 @@ benchmarks/decoding.py forces on larger models; docs/images/quality.png, where m
 how fast a pass is: that is measured there.
 
 Every point decodes the same examples with the same seeds, so differences are paired. A file grows by groups of
-examples; one whose policy no longer is what it says is refused, not mixed.
+examples; one whose policy, seed or weights no longer are what it says is refused, not mixed.
 """
 
 import argparse
@@ -112,7 +112,8 @@ def add(
 ) -> None:
     """Decode a group of examples at a point, and write their outcomes behind those that are there."""
     path = PLACE / row_name / f"{point.replace(' ', '_')}.json"
-    content = read(path, {modality: told(policy) for modality, policy in policies.items()}, seed)
+    says = {modality: told(policy) for modality, policy in policies.items()}
+    content = read(path, {"policies": says, "seed": seed, "weights": fingerprint(model)})
     made = content["made"]
     if len(made) >= start + len(group):
         return
@@ -154,16 +155,21 @@ def told(policy: DecodingPolicy) -> str:
     return ", ".join(f"{field.name}={value}" for field, value in named if value != field.default)
 
 
-def read(path: Path, policies: Mapping[str, str], seed: int) -> dict[str, Any]:
+def fingerprint(model: Dynin) -> str:
+    """What tells one training of a model from another: a sum over its output table."""
+    return f"{float(model.model.output.weight.double().abs().sum()):.6e}"
+
+
+def read(path: Path, settings: Mapping[str, object]) -> dict[str, Any]:
     """What is on disk of a point, or a beginning."""
     if not path.exists():
-        return {"policies": policies, "seed": seed, "processor_s": 0.0, "made": []}
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if (content["policies"], content["seed"]) != (policies, seed):
-        raise SystemExit(
-            f"{path} was made with other settings:\n{content['policies']}, seed {content['seed']}\nnow\n"
-            f"{policies}, seed {seed}\nremove it, and start anew"
-        )
+        return {**settings, "processor_s": 0.0, "made": []}
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    for name, value in settings.items():
+        if content.get(name) != value:
+            raise SystemExit(
+                f"{path} was made with other settings: {name} {content.get(name)}, now {value}; remove it, start anew"
+            )
     return content
 
 
