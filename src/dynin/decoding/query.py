@@ -155,10 +155,9 @@ def answering(denoiser: Denoiser | QueryDenoiser) -> Callable[[Query], Tensor]:
 def drive(decoding: Decoding[Result], denoiser: Denoiser | QueryDenoiser) -> Result:
     """Answer every query of a decoding until it returns."""
     answer = answering(denoiser)
-    logits = None
-    while True:
-        try:
-            query = next(decoding) if logits is None else decoding.send(logits)
-        except StopIteration as finished:
-            return finished.value
-        logits = answer(query)
+    try:
+        query = next(decoding)
+        while True:
+            query = decoding.send(answer(query))  # without a name, so that a pass does not find the last logits alive
+    except StopIteration as finished:
+        return finished.value

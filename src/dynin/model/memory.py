@@ -24,6 +24,8 @@ FLOAT = 4
 """Bytes of float32, in which logits, norms and sums are kept."""
 INT4_GROUP = 32
 """Numbers of a row that share a scale in int4."""
+PIECE_LOGITS = 2**20
+"""Logits that are chosen from together, as in decoding/score.py; a test holds them equal."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,28 +119,33 @@ def block_bytes(config: ModelConfig, work: Pass, size: int, form: str = "") -> i
 
 
 def head_bytes(config: ModelConfig, work: Pass, size: int) -> int:
-    """The output table meets the wanted places: its allowed rows are copied; logits leave in float32."""
+    """The output table meets the wanted places: slices of it, which are no copies, give logits in its dtype."""
     places = work.num_branches * work.num_places
-    logits = places * work.num_choices
-    copied = work.num_choices * config.d_model * size
-    states = places * config.d_model * size
-    return states + max(copied + logits * size, logits * (size + FLOAT) if size < FLOAT else 0)
+    return places * (config.d_model + work.num_choices) * size
 
 
-def choice_bytes(work: Pass) -> int:
-    """Guiding and choosing: so many arrays of logits are alive at once.
+def choice_bytes(work: Pass, size: int) -> int:
+    """Guiding and choosing (decoding/score.py): the logits of all places, and pieces of them in float32.
 
-    guided:             both branches, and two of difference, product and sum
-    drawn:              logits, uniform numbers, and three steps from them to Gumbel noise
-    by entropy:         logits, logarithms of probabilities, probabilities, their product; uniform numbers if drawn
-    otherwise:          logits and their exponentials
+    as they are:    themselves in float32, unless they are; guided ones are new
+    guided:         two of difference, product and sum; both branches in float32, unless they are
+    drawn:          random bits, what they are mixed with, and the numbers made of them
+    otherwise:      distances to the largest, which become exponentials in place; by entropy both
+
+    Args:
+        size: Bytes of a logit as the network gives it.
     """
+    places = work.num_rows * work.num_places
+    all_logits = work.num_branches * work.num_places * work.num_choices * size
+    piece = min(places, max(1, PIECE_LOGITS // work.num_choices)) * work.num_choices * FLOAT
+    is_turned = size < FLOAT
+    values = int(work.is_guided or is_turned)
     arrays = max(
-        4 if work.is_guided else 0,
-        5 if work.is_drawn else 2,
-        (4 + work.is_drawn) if work.is_by_entropy else 0,
+        2 + 2 * is_turned if work.is_guided else 0,
+        values + 3 if work.is_drawn else 0,
+        values + 1 + work.is_by_entropy + work.is_drawn,
     )
-    return arrays * work.num_rows * work.num_places * work.num_choices * FLOAT
+    return all_logits + arrays * piece
 
 
 # --- a training ------------------------------------------------------------------------------------------------------

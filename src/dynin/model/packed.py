@@ -187,6 +187,7 @@ def _last_layer(
     queries_of = query.split([part.numel() for part in asked])
     parts = zip(groups, queries_of, key.split(sizes), value.split(sizes), strict=True)
     mixed = [group.pick(group.mix(queries, keys, values).flatten(1)) for group, queries, keys, values in parts]
+    del normed, key, value, query, queries_of, parts  # no longer needed, and the feed-forward is wide
     chosen = torch.cat([group.rows + start for group, start in zip(groups, starts, strict=True)])
     x = x[:, chosen] + layer.output(torch.cat(mixed)[None])
     return x + block.mlp(block.mlp_norm(x))

@@ -118,7 +118,7 @@ class Transformer(nn.Module):
             bidirectional, as its generation code does through the bias.
         """
         seen = usable(attend if documents is None else within(documents, attend))
-        return self.states(self.embed(ids), seen, positions)
+        return self._through([self.embed(ids)], seen, positions)
 
     def states(
         self,
@@ -131,6 +131,13 @@ class Transformer(nn.Module):
         Args:
             seen: Which columns each row, or each query, may attend to, one at least; see `nn.attention.usable`.
         """
+        return self._through([x], seen, positions)
+
+    def _through(
+        self, held: list[Tensor], seen: Bool[Tensor, "B *Q S"] | None, positions: Int[Tensor, "B S"] | None
+    ) -> Float[Tensor, "B S D"]:
+        """All blocks; the embeddings are taken out of `held`, so that no caller keeps them alive meanwhile."""
+        x = held.pop()
         head_dim, theta = self.config.head_dim, self.config.rope_theta
         if positions is None:
             table = rotary_table(x.shape[1], head_dim, theta, x.device)

@@ -150,7 +150,7 @@ def plan(model: Outline, work: Work) -> Plan:
         Part(name="a pass", num_bytes=max(memory.block_bytes(network, each, size, work.weights) for each in passes),
              about=f"{branches} rows x {length:,} positions"),
         Part(name="logits", num_bytes=max(memory.head_bytes(network, each, size) for each in passes), about=table),
-        Part(name="choosing", num_bytes=max(memory.choice_bytes(each) for each in passes), about=table),
+        Part(name="choosing", num_bytes=max(memory.choice_bytes(each, size) for each in passes), about=table),
         *_pictures(model, task),
         *_sounds(model, task, work),
         Part(name="files while they are read", num_bytes=_open_files(model, work, size)),

@@ -119,13 +119,16 @@ def _by_workers(made: Steps, numbers: range) -> Iterator[Step | DyninError]:
 
 def in_thread(make: Callable[[int], Item], numbers: range) -> Iterator[Item]:
     """What is made of each number, in their order, by one thread beside the training."""
-    with ThreadPoolExecutor(max_workers=1) as worker:
+    worker = ThreadPoolExecutor(max_workers=1)
+    try:
         ahead = deque(worker.submit(make, step) for step in numbers[:STEPS_AHEAD])
         for step in numbers:
             value = ahead.popleft().result()
             if step + STEPS_AHEAD < numbers.stop:
                 ahead.append(worker.submit(make, step + STEPS_AHEAD))
             yield value
+    finally:  # no waiting: what nobody holds any longer may be collected by the worker, which cannot wait for itself
+        worker.shutdown(wait=False, cancel_futures=True)
 
 
 def _blank(batch: Batch) -> Batch:

@@ -8,6 +8,7 @@ from allocations import counted
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from dynin.decoding import score
 from dynin.decoding.canvas import Canvas, Segment
 from dynin.decoding.decoder import ParallelDecoder
 from dynin.decoding.policy import DecodingPolicy, published_image
@@ -98,7 +99,7 @@ POLICIES = {
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
 @pytest.mark.parametrize(("width", "num_choices"), [(32, 2500), (256, 900)], ids=["many ids", "a wide table"])
 def test_decoding_allocates_what_was_planned(dtype, policy, width, num_choices):
-    model = network(3000, d_model=width, num_layers=1, mlp_dim=2 * width, num_heads=2, num_kv_heads=2)
+    model = network(3000, d_model=width, mlp_dim=2 * width, num_heads=2, num_kv_heads=2)
     model = model.to(dtype).requires_grad_(False)
     ids = ids_of(1, 80, 1000)
     is_target = torch.arange(80)[None] >= 16
@@ -118,10 +119,14 @@ def test_decoding_allocates_what_was_planned(dtype, policy, width, num_choices):
     planned = max(
         memory.block_bytes(model.config, work, dtype.itemsize),
         memory.head_bytes(model.config, work, dtype.itemsize),
-        memory.choice_bytes(work),
+        memory.choice_bytes(work, dtype.itemsize),
     )
     generator = torch.Generator().manual_seed(0)
     assert_near(planned, counted(lambda: decoder.run(canvas, [segment], generator=[generator])))
+
+
+def test_the_piece_that_is_planned_is_the_piece_that_is_chosen_from():
+    assert memory.PIECE_LOGITS == score._CHUNK
 
 
 # --- training --------------------------------------------------------------------------------------------------------
