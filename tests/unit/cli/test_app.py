@@ -14,7 +14,8 @@ from dynin.cli.generate import generate
 from dynin.errors import RequestError
 
 FLAGS = (
-    "prompt to image audio video output seed steps guidance preset think redo style size model device dtype trace as_json"
+    "prompt to image audio video output seed steps guidance preset think redo style size model device dtype trace "
+    "as_json"
 ).split()
 
 
