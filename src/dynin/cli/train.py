@@ -21,27 +21,31 @@ class Resuming(StrEnum):
 
 DEFAULT_CONFIG = Path("configs/train/backbone.toml")
 
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; may be repeated.")
+]
+DeviceName = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+How = Annotated[
+    Resuming,
+    typer.Option(
+        "--resume",
+        help="latest: go on exactly, or not at all. previous: from the saved step before. changed: go on although "
+        "settings, data, code or the number of processes are others.",
+    ),
+]
+Export = Annotated[Path | None, typer.Option(metavar="DIR", help="Model folder; OUTPUT/NAME/model if left out.")]
+ExportOnly = Annotated[
+    bool, typer.Option("--export-only", help="Train nothing: write the weights that the run saved last.")
+]
+
 
 def train(
     config: Annotated[Path, typer.Argument(help="The run's TOML file.")] = DEFAULT_CONFIG,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; may be repeated.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    resuming: Annotated[
-        Resuming,
-        typer.Option(
-            "--resume",
-            help="latest: go on exactly, or not at all. previous: from the saved step before. changed: go on although "
-            "settings, data, code or the number of processes are others.",
-        ),
-    ] = Resuming.LATEST,
-    export: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Model folder; OUTPUT/NAME/model if left out.")
-    ] = None,
-    export_only: Annotated[
-        bool, typer.Option("--export-only", help="Train nothing: write the weights that the run saved last.")
-    ] = False,
+    settings: Settings = None,
+    device: DeviceName = "auto",
+    resuming: How = Resuming.LATEST,
+    export: Export = None,
+    export_only: ExportOnly = False,
 ) -> None:
     """Train a model, or resume where a run was stopped, and write a model folder."""
     from dynin import __version__

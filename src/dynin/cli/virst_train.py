@@ -8,29 +8,16 @@ from typing import Annotated
 
 import typer
 
-from dynin.cli.train import Resuming, report
+from dynin.cli.train import DeviceName, Export, ExportOnly, How, Resuming, Settings, report
 
 
 def train(
     config: Annotated[Path, typer.Argument(help="The stage's TOML file, such as configs/virst/warm.toml.")],
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; may be repeated.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    resuming: Annotated[
-        Resuming,
-        typer.Option(
-            "--resume",
-            help="latest: go on exactly, or not at all. previous: from the saved step before. changed: go on although "
-            "settings, data or code are others.",
-        ),
-    ] = Resuming.LATEST,
-    export: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="VIRST folder; OUTPUT/NAME/model if left out.")
-    ] = None,
-    export_only: Annotated[
-        bool, typer.Option("--export-only", help="Train nothing: write the weights that the run saved last.")
-    ] = False,
+    settings: Settings = None,
+    device: DeviceName = "auto",
+    resuming: How = Resuming.LATEST,
+    export: Export = None,
+    export_only: ExportOnly = False,
 ) -> None:
     """Train a stage of VIRST, or resume where it was stopped, and write a VIRST folder."""
     from dynin import __version__

@@ -12,6 +12,7 @@ Source: CSAILVision/sceneparsing.
 
 from pathlib import Path
 
+from dynin.data.referring import annotation
 from dynin.data.referring.label_maps import LabelMaps, pairs_of
 from dynin.errors import DataError
 
@@ -26,12 +27,8 @@ def read(root: Path, split: str) -> LabelMaps:
 
 
 def _classes(path: Path) -> dict[int, str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read; it lists the classes and comes with the dataset") from error
     names = {}
-    for number, line in enumerate(lines[1:], start=2):
+    for number, line in enumerate(annotation.class_lines(path)[1:], start=2):
         cells = [cell.strip() for cell in line.split("\t") if cell.strip()]
         if not cells:
             continue

@@ -105,3 +105,11 @@ def first_file(folder: Path, *names: str) -> Path:
     """The first of several names that is a file, or the path of the first, for an error that names it."""
     paths = [folder / name for name in names]
     return next((path for path in paths if path.is_file()), paths[0])
+
+
+def class_lines(path: Path) -> list[str]:
+    """The lines of a file that lists a dataset's classes; DataError if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read; it lists the classes and comes with the dataset") from error

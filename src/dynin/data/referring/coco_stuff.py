@@ -31,12 +31,8 @@ def read(root: Path, split: str) -> LabelMaps:
 
 
 def _classes(path: Path) -> dict[int, str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read; it lists the classes and comes with the dataset") from error
     names = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(annotation.class_lines(path), start=1):
         if not line.strip():
             continue
         index, _, name = line.partition(":")
