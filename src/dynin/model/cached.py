@@ -165,7 +165,7 @@ class CachedDenoiser:
         rows: Int[Tensor, " K"],
         cached: Sequence[CachedRow],
     ) -> Float[Tensor, "K D"]:
-        """The normalised states at flat positions, which ascend, ready for the output table.
+        """The normalised states at flat positions, in their order, ready for the output table.
 
         Raises:
             RequestError: If the memory would grow beyond its bound.

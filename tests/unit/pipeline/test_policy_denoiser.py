@@ -1,6 +1,7 @@
 """What a policy asks of the network, from a request on: with a memory that is always made anew, the same result."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,11 @@ from dynin.decoding.decoder import ParallelDecoder
 from dynin.decoding.parallel import EntropyBound
 from dynin.decoding.policy import DecodingPolicy
 from dynin.decoding.refresh import Refresh
+from dynin.decoding.remask import VerifyRemask
+from dynin.decoding.trace import Step
 from dynin.errors import RequestError
+from dynin.model.config import ModelConfig
+from dynin.model.transformer import Transformer, initialise
 from dynin.pipeline.denoiser import PolicyDenoiser, TransformerDenoiser
 from dynin.pipeline.dynin import Dynin
 from dynin.types import Modality
@@ -135,3 +140,34 @@ def test_half_precision_is_remembered_in_half_precision(tiny):
         segment = Segment(name="out", is_target=ids >= 0, allowed_ids=allowed, policy=policy)
         made.append(ParallelDecoder(denoiser, mask).run(Canvas(ids=ids), [segment]).ids)
     assert torch.equal(*made)
+
+
+def _count_hidden(steps: list[int], step: Step) -> None:
+    steps.append(int(step.is_remasked.sum()))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+@pytest.mark.parametrize("block_len", [None, 8])
+def test_places_that_are_verified_are_found_among_several_remembered_rows(block_len, share):
+    """One layer's keys follow from ids alone, so a memory of it is exact although it is never made anew."""
+    sizes = {"d_model": 32, "num_heads": 2, "num_kv_heads": 2, "mlp_dim": 64, "max_len": 64}
+    model = Transformer(ModelConfig(num_layers=1, num_rows=MASK + 1, **sizes)).requires_grad_(False)
+    initialise(model, torch.Generator().manual_seed(0))
+    for matrix in (part for part in model.parameters() if part.ndim > 1):
+        matrix.mul_(8.0)  # so that some ids are doubted and others not
+    is_target = (torch.arange(40) >= 12)[None].repeat(3, 1)
+    is_target[1, 30:] = False
+    ids = torch.randint(MASK, (3, 40), generator=torch.Generator().manual_seed(1)).masked_fill(is_target, MASK)
+    seen, made = [], []
+    for refresh in (None, Refresh()):
+        policy = DecodingPolicy(
+            num_steps=20, block_len=block_len, remask=VerifyRemask(bar=1.0, share=share), refresh=refresh
+        )
+        segment = Segment(name="a", is_target=is_target, allowed_ids=torch.arange(MASK), policy=policy)
+        steps: list[int] = []
+        decoder = ParallelDecoder(PolicyDenoiser(model), MASK)
+        made.append(decoder.run(Canvas(ids=ids), [segment], observer=partial(_count_hidden, steps)))
+        seen.append(steps)
+    assert sum(seen[0]) > 0
+    assert seen[0] == seen[1]
+    assert torch.equal(made[0].ids, made[1].ids)
