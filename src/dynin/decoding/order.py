@@ -38,6 +38,9 @@ def halton_ranks(shape: tuple[int, ...]) -> tuple[int, ...]:
     Args:
         shape: One to three whole numbers of at least 1: (N), (Y, X) or (T, Y, X).
 
+    Raises:
+        ConfigError: For another number of sides, or a side below 1.
+
     Source:
         Halton scheduler, arXiv:2503.17076: points of the Halton sequence in bases 2 and 3, each taken to its cell,
         later visits of a cell left out. Here base 5 goes to the third dimension.

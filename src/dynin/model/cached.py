@@ -147,7 +147,7 @@ class CachedDenoiser:
         """Logits in float32 at flat positions, over the allowed ids.
 
         Args:
-            rows: Ascending.
+            rows: In any order.
             cached: One for each row; None remembers nothing and computes everything.
 
         Raises:

@@ -133,6 +133,9 @@ def synchronised(
         answer: What answers the queries, such as a denoiser's `answer`.
         draws: How the oracle draws.
 
+    Raises:
+        ValueError: If the two are in different states, so that their decisions cannot be compared.
+
     Parity:
         Steps of the oracle that reveal nothing are passed over, as our decoder leaves them out.
     """

@@ -92,7 +92,12 @@ class Explanations:
         return len(self._entries)
 
     def conversation(self, index: int) -> Conversation:
-        """The explanation at an index; errors as `Conversations.conversation`."""
+        """The explanation at an index.
+
+        Raises:
+            IndexError: If there is none at that index.
+            DataError: As of `Conversations.conversation`.
+        """
         if not 0 <= index < len(self._entries):
             raise IndexError(f"explanation {index} of {len(self._entries)}; indices start with 0")
         place = f"{self._path}, entry {index}"

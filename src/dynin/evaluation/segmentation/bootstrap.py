@@ -44,7 +44,11 @@ class Interval:
 def draws(
     num_videos: int, generator: np.random.Generator, num_resamples: int = NUM_RESAMPLES
 ) -> Float[np.ndarray, "R V"]:
-    """How often each video occurs in each resample of as many videos, drawn with replacement."""
+    """How often each video occurs in each resample of as many videos, drawn with replacement.
+
+    Raises:
+        ValueError: If there is no video.
+    """
     if num_videos < 1:
         raise ValueError("no video to resample; give at least one scored video")
     shares = np.full(num_videos, 1 / num_videos)

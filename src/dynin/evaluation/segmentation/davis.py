@@ -100,6 +100,9 @@ def score_annotators(
 def assignment(values: Float[np.ndarray, "K K"]) -> list[int]:
     """For each column the row that it is laid to, so that the sum is highest; every row is used once.
 
+    Raises:
+        DataError: For more objects than `MOST_OBJECTS`.
+
     Source: Held & Karp, J. SIAM 10 (1962): best sums over subsets of rows.
     """
     count = len(values)
