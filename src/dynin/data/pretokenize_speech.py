@@ -4,6 +4,7 @@ Enters: a `SpeechCorpus` and a speech tokenizer. Leaves: one npz file with `text
 utterances one after another), `offsets` and the tokenizer's `fingerprint`. Does not know ids or tasks.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dynin.data.emoji_world.sentence_form import form_of
 from dynin.data.emoji_world.voice import RATE_HZ, VOICE_TARGET, VOICES_TRAIN
 from dynin.data.speech_corpus import SpeechCorpus
 from dynin.media.audio import Audio, resample
@@ -25,6 +27,8 @@ TARGET_SHARE = 0.6
 """Share of the sentences of a corpus that the target voice speaks."""
 
 
+SCARCE = 1000
+"""A form of sentence with fewer sentences than this is said by the target voice as a whole."""
 RATES = (0.8, 1.25)
 """Slowest and fastest playing of a varied utterance; its pitch goes with it."""
 PLAIN_SHARE = 0.25
@@ -155,3 +159,19 @@ def assign_voices(
         (text, VOICE_TARGET if generator.random() < target_share else others[int(generator.integers(len(others)))])
         for text in sentences
     ]
+
+
+def with_scarce_in_target(items: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The same, and after them in the target voice what only others say of forms that have few sentences.
+
+    Of eight sentences that tell the background, the target voice would else say five and never learn the others.
+    """
+    forms = [form_of(text) for text, _ in items]
+    found = Counter(forms)
+    spoken = {text for text, voice in items if voice == VOICE_TARGET}
+    missing = [
+        (text, VOICE_TARGET)
+        for (text, _), form in zip(items, forms, strict=True)
+        if form is not None and found[form] < SCARCE and text not in spoken
+    ]
+    return [*items, *dict.fromkeys(missing)]

@@ -1,7 +1,7 @@
 """Pre-tokenized speech: sentences, voices and codes, read from one file and found by what they tell.
 
 Enters: an npz file with `text`, `voice`, `codes` (all utterances end to end) and `offsets`. Leaves: codes by index, and
-indices drawn by chance. Does not know sounds, networks or ids.
+indices drawn by chance, as often as the spoken domain says such sentences. Does not know sounds, networks or ids.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt16
+from jaxtyping import Float, Int, UInt16
 from torch import Tensor
 
+from dynin.data.emoji_world.sentence_form import weights_of
 from dynin.data.retelling import answer_of, kind_of
 from dynin.errors import MediaError, RequestError
 
@@ -35,12 +36,15 @@ class Utterances:
     target_by_kind: Mapping[str, Int[np.ndarray, " K"]] = field(init=False)
     """The same, of the target voice alone."""
     target_by_text: Mapping[str, int] = field(init=False)
+    weights: Float[np.ndarray, " U"] = field(init=False)
+    """How often each is drawn: the forms of sentences have the shares that they have in the domain."""
 
     def __post_init__(self) -> None:
         """Sort the utterances by what they tell."""
         is_target = np.array([voice == TARGET_VOICE for voice in self.voices])
         by_text = {text: index for index, text in enumerate(self.texts) if is_target[index]}
         object.__setattr__(self, "target_by_text", by_text)
+        object.__setattr__(self, "weights", weights_of(self.texts))
         kinds = np.array([kind_of(text) for text in self.texts])
         groups = {
             "": np.arange(len(kinds)),
@@ -92,4 +96,6 @@ class Utterances:
     def _draw(self, indices: Int[np.ndarray, " K"], generator: np.random.Generator, kind: str) -> int:
         if not len(indices):
             raise RequestError(f"the shard has no utterance of kind {kind!r}; make a larger one")
-        return int(indices[generator.integers(len(indices))])
+        so_far = self.weights[indices].cumsum()
+        place = so_far.searchsorted(generator.random() * so_far[-1], side="right")
+        return int(indices[min(int(place), len(indices) - 1)])

@@ -59,12 +59,12 @@ class Sentence:
 
 
 DIRECTIONS = ("left", "right", "up", "down")
-_QUESTIONS = (
+QUESTIONS = (
     "what is in the picture", "what do you see", "what happens in the video", "what color is the background",
     "how many {several} are there", "what is {held} the {name}", "where is the {name}", "is there {one} in the picture",
     "which way does the {name} move", "is the {name} {held} the {other}",
 )  # fmt: skip
-_ANSWERS = (
+ANSWERS = (
     "the background is {colour}", "there are {count} {several}", "there is {one} in the picture",
     "the {name} is {held} the {other}", "the {name} moves {direction}", "{one} is {held} the {other}",
 )  # fmt: skip
@@ -99,7 +99,7 @@ def sample_sentence(
         said = problem.spoken_question if kind == "sum_question" else problem.spoken_answer
         return Sentence(kind=kind, text=said(drawn), content=drawn)
     name, other = draw_names(names, 2, generator)
-    text = wording.pick(_QUESTIONS if kind == "question" else _ANSWERS, generator).format(
+    text = wording.pick(QUESTIONS if kind == "question" else ANSWERS, generator).format(
         name=name,
         other=other,
         one=wording.one_of(name),
@@ -151,8 +151,8 @@ def grammar(names: Sequence[str], *, is_long: bool = False) -> str:
         "verb": list(clip_caption.VERBS.values()),
         "caption": ["<content> <ground>"],
         "clip": ["<one> <verb> [and <one> stays still] <ground>"],
-        "question": [form.format(**slots) for form in _QUESTIONS],
-        "answer": [form.format(**slots) for form in _ANSWERS],
+        "question": [form.format(**slots) for form in QUESTIONS],
+        "answer": [form.format(**slots) for form in ANSWERS],
         "sum_question": ["what is <number> <operation> <number>"],
         "sum_answer": ["<number> <operation> <number> is <number>"],
     }
