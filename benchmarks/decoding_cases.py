@@ -149,8 +149,8 @@ def exact_speech(sizes: Sizes) -> DecodingPolicy:
 
 
 def cached(sizes: Sizes) -> DecodingPolicy:
-    """Blocks with keys and values remembered, made anew at the first pass of each; as many steps as the oracle."""
-    return replace(exact_speech(sizes), refresh=Refresh(per_block=True))
+    """Keys and values remembered, made anew at the first pass of each block; as many steps as the oracle."""
+    return replace(exact_speech(sizes), refresh=Refresh(per_block=True), sampling="inverse")
 
 
 CASES: dict[str, Case] = {

@@ -139,6 +139,7 @@ class Block:
             score=policy.score,
             noise=self._noise(index, place, CHOICE) if policy.temperature > 0 else None,
             random_score=self._noise(index, place, RANDOM).one() if policy.score == "random" else None,
+            sampling=policy.sampling,
             needs_entropy=policy.commit is not None and policy.commit.needs_entropy,
             dtype=torch.float64 if policy.compat == "published" else torch.float32,
         )

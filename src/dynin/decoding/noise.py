@@ -90,6 +90,10 @@ class PlaceNoise:
         """A number in [0, 1) for each place."""
         return ((self.seed >> 40) & 0xFFFFFF).float() * 2.0**-24
 
+    def fine(self, start: int, stop: int) -> Float[Tensor, " k"]:
+        """A number in [0, 1) for each of the places [start, stop), in float64: fine enough to tell rare ids apart."""
+        return ((self.seed[start:stop] >> 11) & 0x1FFFFFFFFFFFFF).double() * 2.0**-53
+
     def table(self, start: int, stop: int, width: int) -> Float[Tensor, "k W"]:
         """Numbers in [0, 1) for the places [start, stop), one for each of `width` ids.
 

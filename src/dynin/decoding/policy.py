@@ -52,6 +52,10 @@ class DecodingPolicy:
     """Let the segment grow by blocks up to so many places until a stop id appears; None keeps the canvas as given."""
     temperature: float = 0.0
     """Of the choice among ids; 0 takes the best."""
+    sampling: str = "gumbel"
+    """How ids are drawn above temperature 0: "gumbel" takes the largest of logits plus noise, as published, and draws a
+    number for every id; "inverse" draws one for every place and finds it in the sums of probabilities. Ids come out as
+    often either way."""
     guidance_scale: float = 0.0
     """Weight w of classifier-free guidance; 0 makes no unconditional pass."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
@@ -98,6 +102,8 @@ class DecodingPolicy:
             require_schedule(self.schedule)
         if self.score not in SCORE_NAMES:
             raise ConfigError(f"unknown score {self.score!r}; expected one of {', '.join(SCORE_NAMES)}")
+        if self.sampling not in ("gumbel", "inverse"):
+            raise ConfigError(f"unknown sampling {self.sampling!r}; expected gumbel or inverse")
         if self.anneal not in ("linear", "compound"):
             raise ConfigError(f"unknown annealing {self.anneal!r}; expected linear or compound")
         if self.compat not in ("none", "published"):

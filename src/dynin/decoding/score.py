@@ -4,7 +4,7 @@ Enters: logits over the allowed ids, one row per place. Leaves: a choice per pla
 Does not know which places will be revealed.
 
     logits (K, A) of any dtype, with guidance twice --a few rows at a time, in float32--> guided
-        -> largest, with noise where sampled  -> choice
+        -> largest, with noise where sampled, or by one number and sums of probabilities  -> choice
         -> largest and sum of exponentials    -> probability, margin, entropy
 
 Nothing as large as the logits is ever made beside them.
@@ -23,6 +23,7 @@ from dynin.decoding.noise import PlaceNoise
 _TINY = 1e-20
 _CHUNK = 2**20  # numbers that are treated together: few launches on a GPU, inside the last cache of a processor
 _PARTS = 256  # numbers added in float32 before the sums are added in float64
+_BELOW_ONE = 1 - 2.0**-52  # so that rounding never asks for more than there is
 _FLAT = -200.0  # nats below the largest, where an exponential in float32 is 0
 
 SCORE_NAMES = ("confidence", "margin", "entropy", "random")
@@ -82,6 +83,7 @@ def propose(
     score: str,
     noise: PlaceNoise | None = None,
     random_score: Float[Tensor, " K"] | None = None,
+    sampling: str = "gumbel",
     needs_entropy: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> Proposal:
@@ -91,6 +93,7 @@ def propose(
         temperature: 0 takes the largest logit, the lower index among equals; above 0 samples.
         noise: For sampling.
         random_score: The score, where it is to be random.
+        sampling: "gumbel" draws a number for every id, "inverse" one for every place; see `policy`.
         dtype: Of probabilities and scores. Sums are kept in float64 in any case, so that of two places the surer is
             found although thousands of ids take part.
 
@@ -101,12 +104,11 @@ def propose(
     is_sampled = temperature > 0
     if is_sampled and noise is None:
         raise ValueError("this policy draws random numbers; pass noise")
-    parts = [
-        _rate(
-            values, temperature, score, noise.table(start, stop, width) if noise and is_sampled else None, needs_entropy
-        )
-        for start, stop, values in logits.chunks()
-    ]
+    parts = []
+    for start, stop, values in logits.chunks():
+        table = noise.table(start, stop, width) if noise and is_sampled and sampling == "gumbel" else None
+        uniform = noise.fine(start, stop) if noise and is_sampled and sampling == "inverse" else None
+        parts.append(_rate(values, temperature, score, table, uniform, needs_entropy))
     choice, prob, rated, is_finite, entropy = (torch.cat(column) for column in zip(*parts, strict=True))
     prob = prob.to(dtype)
     if score == "random":
@@ -143,7 +145,12 @@ def log_score(score: Float[Tensor, " K"], name: str) -> Float[Tensor, " K"]:
 
 
 def _rate(
-    values: Float[Tensor, "k A"], temperature: float, score: str, noise: Float[Tensor, "k A"] | None, is_entropy: bool
+    values: Float[Tensor, "k A"],
+    temperature: float,
+    score: str,
+    noise: Float[Tensor, "k A"] | None,
+    uniform: Float[Tensor, " k"] | None,
+    is_entropy: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Choice, probability, score, whether finite, and entropy of a few places."""
     if noise is None:
@@ -153,6 +160,8 @@ def _rate(
         choice = _argmax(_gumbel_in_place(noise).mul_(temperature).add_(values))
         largest = values.amax(dim=1, keepdim=True)
     shifted = values - largest
+    if uniform is not None:
+        choice = _inverse(shifted, temperature, uniform)
     chosen = shifted.gather(1, choice[:, None])[:, 0].double()
     needs_entropy = is_entropy or score == "entropy"
     weight = shifted.exp() if needs_entropy else shifted.exp_()
@@ -176,13 +185,36 @@ def _total(weight: Float[Tensor, "k A"]) -> Float[Tensor, " k"]:
 
 def _argmax(values: Float[Tensor, "k A"]) -> Int[Tensor, " k"]:
     """The index of each row's largest number, the lowest among equals; several times as fast as one pass for it."""
-    width = values.shape[1]
-    if width <= _PARTS or width % _PARTS:
+    whole = values.shape[1] // _PARTS * _PARTS
+    if whole <= _PARTS:
         return values.argmax(dim=1)
-    parts = values.unflatten(1, (-1, _PARTS))  # k P _PARTS
+    parts = values[:, :whole].unflatten(1, (-1, _PARTS))  # k P _PARTS
     best = parts.amax(dim=2).argmax(dim=1)
     inside = parts.gather(1, best[:, None, None].expand(-1, 1, _PARTS))[:, 0]
-    return best * _PARTS + inside.argmax(dim=1)
+    largest, place = inside.max(dim=1)
+    found = best * _PARTS + place
+    if whole == values.shape[1]:
+        return found
+    last, place = values[:, whole:].max(dim=1)
+    return torch.where(last > largest, whole + place, found)
+
+
+def _inverse(shifted: Float[Tensor, "k A"], temperature: float, uniform: Float[Tensor, " k"]) -> Int[Tensor, " k"]:
+    """The first id of each row at which the sum of probabilities exceeds a number in [0, 1).
+
+    Args:
+        shifted: Logits less the largest.
+        uniform: In float64.
+    """
+    weight = (shifted if temperature == 1 else shifted / temperature).exp()
+    padded = torch.nn.functional.pad(weight, (0, -weight.shape[1] % _PARTS)).unflatten(1, (-1, _PARTS))
+    so_far = padded.sum(dim=2).cumsum(dim=1, dtype=torch.float64)  # k P
+    wanted = uniform[:, None] * so_far[:, -1:]
+    part = torch.searchsorted(so_far, wanted, right=True).clamp_max_(so_far.shape[1] - 1)
+    before = torch.where(part > 0, so_far.gather(1, (part - 1).clamp_min(0)), torch.zeros_like(wanted))
+    inside = padded.gather(1, part[:, :, None].expand(-1, 1, _PARTS))[:, 0].cumsum(dim=1, dtype=torch.float64)
+    place = torch.searchsorted(inside, (wanted - before).minimum(inside[:, -1:] * _BELOW_ONE), right=True)
+    return (part * _PARTS + place.clamp_max_(_PARTS - 1))[:, 0].clamp_max_(shifted.shape[1] - 1)
 
 
 def _margin(values: Float[Tensor, "k A"], largest: Float[Tensor, "k 1"], total: Float[Tensor, " k"]) -> Tensor:

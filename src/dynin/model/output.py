@@ -20,7 +20,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 _MAX_RUNS = 8
-_PIECE_BYTES = 2**21  # of the table, for the cache of one core
+_PIECE_BYTES = 2**21  # of a float32 table, for the cache of one core; narrower numbers are arranged anew in any case
+_WIDE_PIECES = 8  # times as many bytes of those
+_FEW = 6  # states that are multiplied as columns: reading the table once is all that they cost
 _MAX_KEPT = 16  # lists of ids that are remembered; a decoding has one for each segment
 
 
@@ -42,9 +44,14 @@ class OutputRows:
         if len(pieces) == 1:
             return F.linear(hidden, pieces[0])
         result = hidden.new_empty(len(hidden), sum(len(part) for part in parts))
+        is_few = 1 < len(hidden) <= _FEW and hidden.dtype == torch.float32
         start = 0
         for piece in pieces:
-            torch.mm(hidden, piece.T, out=result[:, start : start + len(piece)])
+            place = result[:, start : start + len(piece)]
+            if is_few:
+                place.copy_(torch.mm(piece, hidden.T).T)
+            else:
+                torch.mm(hidden, piece.T, out=place)
             start += len(piece)
         return result
 
@@ -52,7 +59,8 @@ class OutputRows:
         """Some rows of the table as they are multiplied."""
         if not part.is_cpu:
             return (part,)
-        return part.split(max(1, _PIECE_BYTES // (part.shape[1] * part.element_size())))
+        num_bytes = _PIECE_BYTES if part.element_size() == 4 else _WIDE_PIECES * _PIECE_BYTES
+        return part.split(max(1, num_bytes // (part.shape[1] * part.element_size())))
 
     def _parts(self, allowed: Int[Tensor, " A"]) -> tuple[Tensor, ...]:
         """The rows of a list, one behind another."""

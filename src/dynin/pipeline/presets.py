@@ -62,12 +62,23 @@ _BALANCED: Mapping[str, DecodingPolicy] = {
 }
 _FAST: Mapping[str, DecodingPolicy] = {
     Modality.TEXT: replace(_TEXT, commit=Threshold(bar=0.95), early_stop=True, refresh=Refresh(per_block=True)),
-    Modality.IMAGE: replace(_IMAGE, commit=EntropyBound(bound=0.05), guidance_every=2, refresh=Refresh(every=2)),
+    Modality.IMAGE: replace(
+        _IMAGE, commit=EntropyBound(bound=0.05), guidance_every=2, refresh=Refresh(every=2), sampling="inverse"
+    ),
     Modality.VIDEO: replace(
-        _VIDEO, commit=EntropyBound(bound=0.05), remask=None, guidance_every=2, refresh=Refresh(every=2)
+        _VIDEO,
+        commit=EntropyBound(bound=0.05),
+        remask=None,
+        guidance_every=2,
+        refresh=Refresh(every=2),
+        sampling="inverse",
     ),
     Modality.SPEECH: replace(
-        _SPEECH, commit=EntropyBound(bound=2.0), early_stop=True, refresh=Refresh(per_block=True, every=4)
+        _SPEECH,
+        commit=EntropyBound(bound=2.0),
+        early_stop=True,
+        refresh=Refresh(per_block=True, every=4),
+        sampling="inverse",
     ),
 }
 

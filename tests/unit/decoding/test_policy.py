@@ -17,6 +17,7 @@ from dynin.errors import ConfigError
         ({"num_steps": 4, "schedule": "cosin"}, "unknown mask schedule 'cosin'"),
         ({"num_steps": 4, "score": "best"}, "confidence, margin, entropy, random"),
         ({"num_steps": 4, "anneal": "fast"}, "linear or compound"),
+        ({"num_steps": 4, "sampling": "nucleus"}, "gumbel or inverse"),
         ({"num_steps": 4, "compat": "old"}, "none or published"),
         ({"num_steps": 4, "max_len": 8}, "max_len is 8 and block_len None"),
         ({"num_steps": 4, "guidance_interval": (0.5, 0.5)}, "guidance_interval"),

@@ -83,10 +83,35 @@ def test_guidance_is_applied_before_anything_is_rated() -> None:
     assert torch.equal(guided.prob, plain.prob)
 
 
-def test_sampling_follows_the_probabilities_at_the_temperature() -> None:
+@pytest.mark.parametrize("sampling", ["gumbel", "inverse"])
+def test_sampling_follows_the_probabilities_at_the_temperature(sampling: str) -> None:
     logits = torch.tensor([[0.0, math.log(4.0)]]).expand(20_000, 2)
-    drawn = propose(Logits(logits), temperature=2.0, score="confidence", noise=noise(20_000))
+    drawn = propose(Logits(logits), temperature=2.0, score="confidence", noise=noise(20_000), sampling=sampling)
     assert float(drawn.choice.float().mean()) == pytest.approx(2 / 3, abs=0.01)
+
+
+@pytest.mark.parametrize("width", [1, 3, 256, 257, 1000])
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_one_number_finds_the_id_at_which_the_sum_of_probabilities_exceeds_it(width: int, temperature: float) -> None:
+    logits, draws = wide(400, width), noise(400)
+    drawn = propose(Logits(logits), temperature=temperature, score="entropy", noise=draws, sampling="inverse")
+    so_far = (logits.double() / temperature).softmax(dim=1).cumsum(dim=1)
+    uniform = draws.fine(0, 400)
+    slack = 1e-6
+    assert torch.all(so_far.gather(1, drawn.choice[:, None])[:, 0] > uniform - slack)
+    before = torch.where(drawn.choice > 0, so_far.gather(1, (drawn.choice - 1).clamp_min(0)[:, None])[:, 0], 0.0)
+    assert torch.all(before <= uniform + slack)
+    torch.testing.assert_close(drawn.prob, logits.softmax(dim=1).gather(1, drawn.choice[:, None])[:, 0])
+    assert torch.equal(drawn.score, greedy("entropy", logits).score)
+
+
+def test_what_is_impossible_is_never_drawn() -> None:
+    logits = torch.full((5000, 600), -math.inf)
+    logits[:, [3, 257, 599]] = 0.0
+    drawn = propose(Logits(logits), temperature=1.0, score="confidence", noise=noise(5000), sampling="inverse")
+    found, counts = drawn.choice.unique(return_counts=True)
+    assert found.tolist() == [3, 257, 599]
+    assert (counts.float() / 5000 - 1 / 3).abs().max() < 0.03
 
 
 def test_large_logits_do_not_overflow() -> None:

@@ -2,8 +2,8 @@
 
 Enters: sentences of the spoken domain. Leaves: forms, and a weight for each sentence. Does not know sounds.
 
-A collection of different sentences has little of a form that has few: of 24,000 different ones eight tell the background,
-though in the domain one sentence of 75 does. Drawn evenly they would hardly ever be said.
+A collection of different sentences holds little of a form that has few: of 24,000 sentences four tell the background,
+though in the domain one of 75 does. Drawn evenly they would hardly ever be said.
 """
 
 import re
