@@ -28,6 +28,7 @@ from dynin.decoding.query import Decoding, Query
 from dynin.decoding.remask import Committed
 from dynin.decoding.score import Logits, Proposal, gumbel, log_score, propose, rate_present
 from dynin.errors import DecodingError
+from dynin.nn.precision import finest
 
 _LAST = 1000.0  # more than any two scores or logarithms of scores are apart
 
@@ -141,7 +142,7 @@ class Block:
             random_score=self._noise(index, place, RANDOM).one() if policy.score == "random" else None,
             sampling=policy.sampling,
             needs_entropy=policy.commit is not None and policy.commit.needs_entropy,
-            dtype=torch.float64 if policy.compat == "published" else torch.float32,
+            dtype=finest(place.device) if policy.compat == "published" else torch.float32,
         )
         self.is_faulty = self.is_faulty | self._spread(place, ~proposal.is_finite, False).any(dim=1)
         support = torch.ones_like(self.record.prob)

@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dynin.nn.precision import finest
+
 CHOICE, REVEAL, RANDOM = 0, 1, 2
 """Streams: the choice among ids, the noise on scores, scores that are random themselves."""
 
@@ -91,8 +93,11 @@ class PlaceNoise:
         return ((self.seed >> 40) & 0xFFFFFF).float() * 2.0**-24
 
     def fine(self, start: int, stop: int) -> Float[Tensor, " k"]:
-        """A number in [0, 1) for each of the places [start, stop), in float64: fine enough to tell rare ids apart."""
-        return ((self.seed[start:stop] >> 11) & 0x1FFFFFFFFFFFFF).double() * 2.0**-53
+        """A number in [0, 1) for each of the places [start, stop), as fine as the device has them, for rare ids."""
+        dtype = finest(self.seed.device)
+        if dtype == torch.float32:
+            return self.one()[start:stop]
+        return ((self.seed[start:stop] >> 11) & 0x1FFFFFFFFFFFFF).to(dtype) * 2.0**-53
 
     def table(self, start: int, stop: int, width: int) -> Float[Tensor, "k W"]:
         """Numbers in [0, 1) for the places [start, stop), one for each of `width` ids.

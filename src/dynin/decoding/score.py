@@ -19,11 +19,11 @@ from torch import Tensor
 
 from dynin.decoding.guidance import guide
 from dynin.decoding.noise import PlaceNoise
+from dynin.nn.precision import finest
 
 _TINY = 1e-20
 _CHUNK = 2**20  # numbers that are treated together: few launches on a GPU, inside the last cache of a processor
 _PARTS = 256  # numbers added in float32 before the sums are added in float64
-_BELOW_ONE = 1 - 2.0**-52  # so that rounding never asks for more than there is
 _FLAT = -200.0  # nats below the largest, where an exponential in float32 is 0
 
 SCORE_NAMES = ("confidence", "margin", "entropy", "random")
@@ -94,8 +94,8 @@ def propose(
         noise: For sampling.
         random_score: The score, where it is to be random.
         sampling: "gumbel" draws a number for every id, "inverse" one for every place; see `policy`.
-        dtype: Of probabilities and scores. Sums are kept in float64 in any case, so that of two places the surer is
-            found although thousands of ids take part.
+        dtype: Of probabilities and scores. Sums are kept in float64 where the device has it, so that of two places the
+            surer is found although thousands of ids take part.
 
     Source:
         Sampling by the largest of logits plus Gumbel noise, in log form, so that large logits do not overflow.
@@ -162,7 +162,7 @@ def _rate(
     shifted = values - largest
     if uniform is not None:
         choice = _inverse(shifted, temperature, uniform)
-    chosen = shifted.gather(1, choice[:, None])[:, 0].double()
+    chosen = shifted.gather(1, choice[:, None])[:, 0].to(finest(values.device))
     needs_entropy = is_entropy or score == "entropy"
     weight = shifted.exp() if needs_entropy else shifted.exp_()
     total = _total(weight)
@@ -175,11 +175,12 @@ def _rate(
 
 
 def _total(weight: Float[Tensor, "k A"]) -> Float[Tensor, " k"]:
-    """The sum of each row in float64, without a copy of the rows in float64."""
+    """The sum of each row in float64 where there is that, without a copy of the rows in it."""
+    dtype = finest(weight.device)
     whole = weight.shape[1] // _PARTS * _PARTS
-    total = weight[:, whole:].sum(dim=1).double()
+    total = weight[:, whole:].sum(dim=1).to(dtype)
     if whole:
-        total += weight[:, :whole].unflatten(1, (-1, _PARTS)).sum(dim=2).sum(dim=1, dtype=torch.float64)
+        total += weight[:, :whole].unflatten(1, (-1, _PARTS)).sum(dim=2).sum(dim=1, dtype=dtype)
     return total
 
 
@@ -204,16 +205,18 @@ def _inverse(shifted: Float[Tensor, "k A"], temperature: float, uniform: Float[T
 
     Args:
         shifted: Logits less the largest.
-        uniform: In float64.
+        uniform: As fine as the device has numbers.
     """
     weight = (shifted if temperature == 1 else shifted / temperature).exp()
     padded = torch.nn.functional.pad(weight, (0, -weight.shape[1] % _PARTS)).unflatten(1, (-1, _PARTS))
-    so_far = padded.sum(dim=2).cumsum(dim=1, dtype=torch.float64)  # k P
+    so_far = padded.sum(dim=2).cumsum(dim=1, dtype=uniform.dtype)  # k P
     wanted = uniform[:, None] * so_far[:, -1:]
     part = torch.searchsorted(so_far, wanted, right=True).clamp_max_(so_far.shape[1] - 1)
     before = torch.where(part > 0, so_far.gather(1, (part - 1).clamp_min(0)), torch.zeros_like(wanted))
-    inside = padded.gather(1, part[:, :, None].expand(-1, 1, _PARTS))[:, 0].cumsum(dim=1, dtype=torch.float64)
-    place = torch.searchsorted(inside, (wanted - before).minimum(inside[:, -1:] * _BELOW_ONE), right=True)
+    inside = padded.gather(1, part[:, :, None].expand(-1, 1, _PARTS))[:, 0].cumsum(dim=1, dtype=uniform.dtype)
+    place = torch.searchsorted(
+        inside, (wanted - before).minimum(inside[:, -1:] * (1 - torch.finfo(uniform.dtype).eps)), right=True
+    )
     return (part * _PARTS + place.clamp_max_(_PARTS - 1))[:, 0].clamp_max_(shifted.shape[1] - 1)
 
 
@@ -222,7 +225,7 @@ def _margin(values: Float[Tensor, "k A"], largest: Float[Tensor, "k 1"], total: 
     if values.shape[1] == 1:
         return 1.0 / total
     second = values.topk(2, dim=1).values[:, 1:]
-    return (1.0 - (second - largest).double().exp()[:, 0]) / total
+    return (1.0 - (second - largest).to(total.dtype).exp()[:, 0]) / total
 
 
 def _gumbel_in_place(uniform: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -148,3 +148,18 @@ def test_random_scores_and_sampling_need_noise() -> None:
 def test_noise_meets_scores_on_a_logarithmic_scale() -> None:
     assert log_score(torch.tensor([1.0, 0.0]), "confidence").tolist() == pytest.approx([0.0, math.log(1e-20)])
     assert log_score(torch.tensor([-2.0]), "entropy").tolist() == [-2.0]
+
+
+@pytest.mark.parametrize("sampling", ["gumbel", "inverse"])
+def test_a_device_without_float64_is_served_in_float32(sampling: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = Logits(wide(300, 700))
+    options = {"temperature": 1.0, "score": "confidence", "noise": noise(300), "sampling": sampling}
+    fine = propose(logits, **options)
+    monkeypatch.setattr("dynin.nn.precision._has_float64", lambda kind: False)
+    refused = torch.Tensor.double
+    monkeypatch.setattr(torch.Tensor, "double", lambda self: pytest.fail("float64 was asked for"))
+    coarse = propose(logits, **options)
+    monkeypatch.setattr(torch.Tensor, "double", refused)
+    assert float((fine.choice == coarse.choice).float().mean()) > 0.99
+    is_same = fine.choice == coarse.choice
+    torch.testing.assert_close(fine.prob[is_same], coarse.prob[is_same], rtol=1e-5, atol=0.0)
