@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -160,11 +161,12 @@ def _rate(
         choice = _argmax(_gumbel_in_place(noise).mul_(temperature).add_(values))
         largest = values.amax(dim=1, keepdim=True)
     shifted = values - largest
-    if uniform is not None:
-        choice = _inverse(shifted, temperature, uniform)
-    chosen = shifted.gather(1, choice[:, None])[:, 0].to(finest(values.device))
     needs_entropy = is_entropy or score == "entropy"
-    weight = shifted.exp() if needs_entropy else shifted.exp_()
+    weight = shifted.exp() if needs_entropy or uniform is not None else None
+    if uniform is not None and weight is not None:
+        choice = _inverse(weight if temperature == 1 else (shifted / temperature).exp_(), uniform)
+    chosen = shifted.gather(1, choice[:, None])[:, 0].to(finest(values.device))
+    weight = shifted.exp_() if weight is None else weight
     total = _total(weight)
     prob = chosen.exp() / total
     entropy = prob
@@ -200,24 +202,26 @@ def _argmax(values: Float[Tensor, "k A"]) -> Int[Tensor, " k"]:
     return torch.where(last > largest, whole + place, found)
 
 
-def _inverse(shifted: Float[Tensor, "k A"], temperature: float, uniform: Float[Tensor, " k"]) -> Int[Tensor, " k"]:
-    """The first id of each row at which the sum of probabilities exceeds a number in [0, 1).
+def _inverse(weight: Float[Tensor, "k A"], uniform: Float[Tensor, " k"]) -> Int[Tensor, " k"]:
+    """The first id of each row at which the sum of weights exceeds a number in [0, 1) times all of them.
 
     Args:
-        shifted: Logits less the largest.
         uniform: As fine as the device has numbers.
     """
-    weight = (shifted if temperature == 1 else shifted / temperature).exp()
-    padded = torch.nn.functional.pad(weight, (0, -weight.shape[1] % _PARTS)).unflatten(1, (-1, _PARTS))
-    so_far = padded.sum(dim=2).cumsum(dim=1, dtype=uniform.dtype)  # k P
+    whole = weight.shape[1] // _PARTS * _PARTS
+    parts, rest = weight[:, :whole].unflatten(1, (-1, _PARTS)), weight[:, whole:]  # k P _PARTS
+    so_far = torch.cat([parts.sum(dim=2), rest.sum(dim=1, keepdim=True)], dim=1).cumsum(dim=1, dtype=uniform.dtype)
     wanted = uniform[:, None] * so_far[:, -1:]
-    part = torch.searchsorted(so_far, wanted, right=True).clamp_max_(so_far.shape[1] - 1)
+    part = torch.searchsorted(so_far, wanted, right=True).clamp_max_(parts.shape[1])
     before = torch.where(part > 0, so_far.gather(1, (part - 1).clamp_min(0)), torch.zeros_like(wanted))
-    inside = padded.gather(1, part[:, :, None].expand(-1, 1, _PARTS))[:, 0].cumsum(dim=1, dtype=uniform.dtype)
-    place = torch.searchsorted(
-        inside, (wanted - before).minimum(inside[:, -1:] * (1 - torch.finfo(uniform.dtype).eps)), right=True
-    )
-    return (part * _PARTS + place.clamp_max_(_PARTS - 1))[:, 0].clamp_max_(shifted.shape[1] - 1)
+    inside = F.pad(rest, (0, _PARTS - rest.shape[1]))
+    if whole:
+        at = part.clamp_max(parts.shape[1] - 1)[:, :, None].expand(-1, 1, _PARTS)
+        inside = torch.where(part < parts.shape[1], parts.gather(1, at)[:, 0], inside)
+    inside = inside.cumsum(dim=1, dtype=uniform.dtype)
+    most = inside[:, -1:] * (1 - torch.finfo(uniform.dtype).eps)  # rounding never asks for more than there is
+    place = torch.searchsorted(inside, (wanted - before).minimum(most), right=True)
+    return (part * _PARTS + place.clamp_max_(_PARTS - 1))[:, 0].clamp_max_(weight.shape[1] - 1)
 
 
 def _margin(values: Float[Tensor, "k A"], largest: Float[Tensor, "k 1"], total: Float[Tensor, " k"]) -> Tensor:
