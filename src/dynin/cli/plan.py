@@ -33,6 +33,14 @@ def plan(
     recompute: Annotated[
         bool, typer.Option("--recompute", help="A training that keeps inputs of blocks alone and runs blocks again.")
     ] = False,
+    adamw: Annotated[
+        bool, typer.Option("--adamw", help="A training with matrix_rate = 0: AdamW moves the matrices too.")
+    ] = False,
+    state_bits: Annotated[int, typer.Option(metavar="BITS", help="Of what AdamW remembers: 32 or 8.")] = 32,
+    processes: Annotated[int, typer.Option(help="That a training is split over; one of them is planned.")] = 1,
+    reshard: Annotated[
+        bool, typer.Option("--reshard", help="Several processes with reshard = true: whole weights for each use.")
+    ] = False,
     room: Annotated[float | None, typer.Option(metavar="GB", help="Say whether it fits; status 1 if not.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> None:
@@ -55,6 +63,10 @@ def plan(
         train=train or "",
         rank=rank,
         is_recomputed=recompute,
+        is_adamw=adamw,
+        state_bits=state_bits,
+        num_processes=processes,
+        is_resharded=reshard,
         prompt_len=prompt,
         size_px=size,
     )

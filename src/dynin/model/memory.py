@@ -13,7 +13,7 @@ Letters as in `types.py`; M is the width of the feed-forward. Small tensors (nor
 left out where something a hundred times larger stands beside them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from dynin.diffusion.loss import piece_places
@@ -24,6 +24,8 @@ FLOAT = 4
 """Bytes of float32, in which logits, norms and sums are kept."""
 INT4_GROUP = 32
 """Numbers of a row that share a scale in int4."""
+STATE_BLOCK, STATE_LEAST, STATE_CODES = 256, 4096, 256
+"""Of AdamW's states in 8 bits: numbers that share a scale, the fewest that are shortened, and what a code can be."""
 PIECE_LOGITS = 2**20
 """Logits that are chosen from together, as in decoding/score.py; a test holds them equal."""
 
@@ -161,6 +163,14 @@ class Training:
     """Of adapters in float32 on the matrices of the blocks, the network itself being frozen in `size`; 0 trains all."""
     is_recomputed: bool = False
     """Whether blocks keep their inputs alone and run once more on the way back, one at a time."""
+    is_adamw: bool = False
+    """Whether AdamW moves the matrices of the blocks too, in place of Muon."""
+    state_bits: int = 32
+    """Of each number that AdamW remembers; Muon's stay in float32."""
+    num_processes: int = 1
+    """Processes that split what is held between them by rows (training/parallel.py)."""
+    is_frugal: bool = False
+    """Whether they give up the whole weights of a block after each use instead of once a step."""
 
 
 def step_bytes(config: ModelConfig, work: Pass, how: Training) -> dict[str, int]:
@@ -233,24 +243,81 @@ def _head_back_bytes(config: ModelConfig, work: Pass, how: Training) -> int:
 
 
 def held_bytes(config: ModelConfig, how: Training) -> Mapping[str, int]:
-    """What a training holds all the time, by part.
+    """What one process of a training holds all the time, by part.
 
     Source:
         training/optim.py: Muon keeps one number for each of the matrices', AdamW two for each other one.
     """
     count = num_parameters(config)
     total = sum(count.values())
+    states = sum(_adamw_bytes(size, how.state_bits) for size in _adamw_sizes(config, how))
     if how.rank:
-        adapters = config.num_layers * how.rank * sum(rows + columns for rows, columns in matrix_sizes(config))
-        return {
+        held = {
             "weights, frozen": total * how.size,
-            "adapters": adapters * FLOAT,
-            "their gradients": adapters * FLOAT,
-            "states of AdamW": 2 * adapters * FLOAT,
+            "adapters": _adapter_bytes(config, how),
+            "their gradients": _adapter_bytes(config, how),
+            "states of AdamW": states,
         }
-    return {
-        "weights": total * FLOAT,
-        "running average": total * FLOAT,
-        "gradients": total * FLOAT,
-        "states of Muon and AdamW": (count["matrices"] + 2 * (count["tables"] + count["norms"])) * FLOAT,
-    }
+    else:
+        muon = 0 if how.is_adamw else count["matrices"] * FLOAT
+        held = {
+            "weights": total * FLOAT,
+            "running average": total * FLOAT,
+            "gradients": total * FLOAT,
+            "states of AdamW" if how.is_adamw else "states of Muon and AdamW": muon + states,
+        }
+    return {name: -(-value // how.num_processes) for name, value in held.items()}
+
+
+def whole_bytes(config: ModelConfig, how: Training) -> Mapping[str, int]:
+    """What one of several processes holds besides, while weights and gradients are put together (training/parallel.py).
+
+    once a step     all weights from the first pass on; the others' shares of all gradients until the last batch has
+                    gone back
+    frugal          both tables, which lie outside the blocks; a block, and the one that arrives meanwhile; a block's
+                    gradients as they are made, as they travel and as they arrive
+    """
+    if how.num_processes == 1:
+        return {}
+    count = num_parameters(config)
+    size = how.size if how.rank else FLOAT
+    adapters = _adapter_bytes(config, how)
+    if not how.is_frugal:
+        learned = adapters if how.rank else sum(count.values()) * FLOAT
+        weights = sum(count.values()) * size + adapters
+        gradients = learned - learned // how.num_processes
+    else:
+        block = (count["matrices"] * size + adapters) // config.num_layers
+        learned = (adapters if how.rank else count["matrices"] * FLOAT) // config.num_layers
+        weights, gradients = count["tables"] * size + 2 * block, 3 * learned
+    return {"weights put together": weights, "gradients put together": gradients}
+
+
+def _adapter_bytes(config: ModelConfig, how: Training) -> int:
+    """Bytes of the adapters of all layers, in float32."""
+    return config.num_layers * how.rank * sum(rows + columns for rows, columns in matrix_sizes(config)) * FLOAT
+
+
+def _adamw_sizes(config: ModelConfig, how: Training) -> Iterator[int]:
+    """Numbers in each tensor that AdamW moves."""
+    sizes = matrix_sizes(config) * config.num_layers
+    if how.rank:
+        for rows, columns in sizes:
+            yield from (how.rank * columns, rows * how.rank)
+        return
+    yield from (config.num_rows * config.d_model,) * 2
+    yield from (config.d_model,) * (2 * config.num_layers + 1)
+    if how.is_adamw:
+        yield from (rows * columns for rows, columns in sizes)
+
+
+def _adamw_bytes(size: int, bits: int) -> int:
+    """Both moments of a tensor; in 8 bits with a scale for every block and a table of what the codes mean.
+
+    Source:
+        torchao, `optim/adam.py::_AdamBase._new_buffer`: short tensors, and such as leave a block unfilled, stay as
+        they are.
+    """
+    if bits == 32 or size < STATE_LEAST or size % STATE_BLOCK:
+        return 2 * size * FLOAT
+    return 2 * (size + (size // STATE_BLOCK + STATE_CODES) * FLOAT)

@@ -65,6 +65,14 @@ class Work:
     rank: int = 16
     """Of the adapters of lora."""
     is_recomputed: bool = False
+    is_adamw: bool = False
+    """Whether a full training leaves the matrices to AdamW, as `matrix_rate = 0` does."""
+    state_bits: int = 32
+    """32, or 8 for what AdamW remembers."""
+    num_processes: int = 1
+    """That share a training out between them; one of them is planned."""
+    is_resharded: bool = False
+    """Whether whole weights are put together for each use, as `reshard = true` does."""
     prompt_len: int = 64
     """Ids of the words that are given."""
     size_px: int = 0
@@ -82,11 +90,33 @@ class Work:
         ):
             if value and value not in known:
                 raise RequestError(f"unknown {name} {value!r}{suggest(value, known)}")
-        for name, number in (("batch", self.batch), ("rank", self.rank), ("prompt", self.prompt_len)):
+        for name, number in (
+            ("batch", self.batch),
+            ("rank", self.rank),
+            ("processes", self.num_processes),
+            ("prompt", self.prompt_len),
+        ):
             if number < 1:
                 raise RequestError(f"{name} is {number}; give at least 1")
+        self._check_training()
+
+    def _check_training(self) -> None:
+        """RequestError for settings of a training that contradict each other, or stand without one."""
+        if self.state_bits not in (8, 32):
+            raise RequestError(f"state-bits is {self.state_bits}; give 32 or 8")
         if self.is_recomputed and not self.train:
             raise RequestError("only a training runs blocks once more; give --train full or --train lora")
+        if not self.train and (self.state_bits != 32 or self.num_processes > 1 or self.is_adamw):
+            raise RequestError("only a training has optimizers and processes; give --train full or --train lora")
+        if self.is_adamw and self.train == "lora":
+            raise RequestError("adapters follow AdamW in any case; leave --adamw out")
+        if self.is_resharded and self.num_processes == 1:
+            raise RequestError("only several processes put weights together; give --processes, or leave --reshard out")
+        if self.state_bits == 8 and self.num_processes > 1:
+            raise RequestError(
+                "states in 8 bits are for one process, several share them out already; leave --state-bits or "
+                "--processes out"
+            )
         if self.train and self.weights:
             raise RequestError("weights in fewer bits are not trained; leave --weights or --train out")
 
@@ -167,16 +197,25 @@ def _sized(task: Task, size_px: int) -> Task:
 
 
 def _training(model: Outline, work: Work, task: Task, passes: list[Pass]) -> Plan:
-    how = Training(size=SIZES.get(work.dtype, FLOAT), rank=work.rank if work.train == "lora" else 0,
-                   is_recomputed=work.is_recomputed)  # fmt: skip
+    how = Training(
+        size=SIZES.get(work.dtype, FLOAT),
+        rank=work.rank if work.train == "lora" else 0,
+        is_recomputed=work.is_recomputed,
+        is_adamw=work.is_adamw,
+        state_bits=work.state_bits,
+        num_processes=work.num_processes,
+        is_frugal=work.is_resharded,
+    )
     step = max((memory.step_bytes(model.network, each, how) for each in passes), key=lambda parts: sum(parts.values()))
     *kept, (name, last) = step.items()
     held = memory.held_bytes(model.network, how)
-    about = {"weights": f"{sum(memory.num_parameters(model.network).values()):,} numbers in float32"}
+    numbers = sum(memory.num_parameters(model.network).values())
+    about = {"weights": f"{numbers:,} numbers in float32" + (f" over {work.num_processes}" * (work.num_processes > 1))}
     return Plan(
         title=_title(model, work, task),
         always=(
             *(Part(name=key, num_bytes=value, about=about.get(key, "")) for key, value in held.items()),
+            *(Part(name=key, num_bytes=value) for key, value in memory.whole_bytes(model.network, how).items()),
             *(Part(name=key, num_bytes=value) for key, value in kept if value),
         ),
         in_turn=(Part(name=name, num_bytes=last, about=f"{work.batch} rows x {passes[0].length:,} positions"),),
@@ -185,6 +224,7 @@ def _training(model: Outline, work: Work, task: Task, passes: list[Pass]) -> Pla
 
 def _title(model: Outline, work: Work, task: Task) -> str:
     what = f"training ({work.train})" if work.train else "a request"
+    what += f", one of {work.num_processes} processes" if work.num_processes > 1 else ""
     return f"{model.name}: {what}, {task.name}, {work.dtype or 'as stored'}" + (f"; {model.note}" if model.note else "")
 
 

@@ -21,6 +21,7 @@ from dynin.model.transformer import Transformer, initialise
 from dynin.pipeline.denoiser import TransformerDenoiser
 from dynin.training import optim
 from dynin.training.config import OptimizerConfig
+from tests.unit.training.test_parallel import torchrun
 
 NEAR, CLOSE = 0.1, 0.05
 """Shares by which a plan may miss: where the libraries take room of their own, and where they do not."""
@@ -216,4 +217,79 @@ def test_states_of_the_optimizers_are_those_of_a_step():
     stored = sum(value.nbytes for value in tensors if value.numel() > 1)
     held = memory.held_bytes(model.config, Training())
     assert held["states of Muon and AdamW"] == stored
+    assert memory.whole_bytes(model.config, Training()) == {}
     assert held["running average"] == sum(value.nbytes for value in optim.Average(model, 0.9).tensors.values())
+
+
+@pytest.mark.parametrize("rank", [0, 128])
+def test_states_in_8_bits_are_those_that_torchao_makes(rank):
+    quant = pytest.importorskip("torchao.optim")
+    model = network(num_kv_heads=2, d_model=64, mlp_dim=72)  # norms are too short, and so are some adapters
+    how = Training(rank=rank, state_bits=8, is_adamw=not rank)
+    moved = list(model.parameters())
+    if rank:
+        sizes = memory.matrix_sizes(model.config) * model.config.num_layers
+        pairs = [((rank, columns), (rows, rank)) for rows, columns in sizes]
+        moved = [nn.Parameter(torch.zeros(shape)) for pair in pairs for shape in pair]
+    optimizer = quant.AdamW8bit(moved)
+    buffers = [optimizer._new_buffer(parameter, signed) for parameter in moved for signed in (True, False)]
+    parts = [(each.codes, each.scale, each.qmap) if hasattr(each, "codes") else (each,) for each in buffers]
+    assert {len(part) for part in parts} == {1, 3}
+    stored = sum(tensor.nbytes for part in parts for tensor in part)
+    assert memory.held_bytes(model.config, how)["states of AdamW"] == stored
+
+
+SHARED = """
+import sys
+sys.path.insert(0, "tests")
+import torch
+from allocations import counted
+from dynin.model import memory
+from dynin.model.memory import Pass, Training
+from dynin.training import loop, optim, prefetch, processes
+from dynin.training.config import TrainConfig
+from dynin.training.objective import Objective, ObjectiveConfig
+from dynin.vocabulary import EMBEDDED
+from tests.unit.model.test_memory import network
+from tests.unit.training.test_loop import Copies
+
+def local(tensors):
+    return sum(each.to_local().nbytes for each in tensors if each.numel() > 1)
+
+def compare(is_frugal):
+    model = network(EMBEDDED.size, num_layers=4, mlp_dim=1024, max_len=64)
+    how = Training(num_processes=2, is_frugal=is_frugal)
+    config = TrainConfig(name="run", steps=1, tasks={"t2i": 1.0}, tokens_per_batch=100, reshard=is_frugal)
+    objective = Objective(EMBEDDED, ObjectiveConfig())
+    root = loop.prepare(model, objective, config)
+    optimizers, average = optim.build(model, config.optimizer), optim.Average(model, 0.9)
+    hidden = next(prefetch.steps(Copies(), objective, config, 0))[1].hidden
+    def step():
+        loop.gradients(root, hidden, 0, config)
+        for optimizer in optimizers:
+            optimizer.step()
+        model.zero_grad(set_to_none=True)
+    step()
+    real = counted(step)
+    held, whole = memory.held_bytes(model.config, how), memory.whole_bytes(model.config, how)
+    assert local(model.parameters()) == held["weights"]
+    assert local(average.tensors.values()) == held["running average"]
+    states = [each for part in optimizers for state in part.state.values() for each in state.values()]
+    assert local(each for each in states if hasattr(each, "to_local")) == held["states of Muon and AdamW"]
+    rows, length = hidden[0].batch.ids.shape
+    work = Pass(num_rows=rows, length=length, num_places=16, num_choices=1024)
+    passing = sum(memory.step_bytes(model.config, work, how).values())
+    print(is_frugal, held["gradients"] + sum(whole.values()) + passing, real)
+
+processes.join()
+compare(False)
+compare(True)
+processes.leave()
+"""
+
+
+def test_one_of_two_processes_holds_what_was_planned(tmp_path):
+    told = [line.split() for line in torchrun(tmp_path, SHARED, 2).stdout.splitlines()]
+    for is_frugal in ("False", "True"):
+        planned, real = zip(*(map(int, words[1:]) for words in told if words[:1] == [is_frugal]), strict=True)
+        assert_near(planned[0], max(real))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -265,6 +266,23 @@ def test_a_training_holds_what_its_optimizers_keep():
     assert made["states of Muon and AdamW"] == 37_012_668_416
 
 
+def test_the_published_training_holds_its_states_in_32_or_8_bits_or_an_eighth_of_them():
+    work = Work(task="t2i", dtype="bfloat16", train="full", is_adamw=True)
+    whole, short, shared = (
+        parts(plan(outline("8b"), replace(work, **more))) for more in ({}, {"state_bits": 8}, {"num_processes": 8})
+    )
+    assert whole["states of AdamW"] == 4 * EIGHT_B
+    assert short["states of AdamW"] == pytest.approx(EIGHT_B * (1 + 4 / 256), rel=1e-4)
+    assert shared["states of AdamW"] == EIGHT_B // 2
+    assert shared["weights"] == whole["weights"] // 8
+    assert shared["weights put together"] == pytest.approx(2 * EIGHT_B, rel=1e-3)
+    assert shared["gradients"] + shared["gradients put together"] == pytest.approx(2 * EIGHT_B, rel=1e-3)
+    assert "weights put together" not in whole
+    frugal = plan(outline("8b"), replace(work, num_processes=8, is_resharded=True))
+    assert parts(frugal)["weights put together"] < 0.25 * shared["weights put together"]
+    assert frugal.title.startswith("8b: training (full), one of 8 processes, t2i")
+
+
 def test_adapters_and_blocks_run_again_take_less():
     work = [Work(task="t2i", dtype="bfloat16", train=train) for train in ("full", "lora")]
     full, lora = (plan(outline("8b"), each) for each in work)
@@ -284,6 +302,15 @@ def test_adapters_and_blocks_run_again_take_less():
         ({"task": "t2i", "batch": 0}, "batch is 0; give at least 1"),
         ({"task": "t2i", "is_recomputed": True}, "only a training runs blocks once more"),
         ({"task": "t2i", "train": "lora", "weights": "int8"}, "weights in fewer bits are not trained"),
+        ({"task": "t2i", "train": "full", "state_bits": 4}, "state-bits is 4; give 32 or 8"),
+        ({"task": "t2i", "train": "full", "num_processes": 0}, "processes is 0; give at least 1"),
+        ({"task": "t2i", "num_processes": 2}, "only a training has optimizers and processes"),
+        ({"task": "t2i", "train": "lora", "is_adamw": True}, "adapters follow AdamW in any case"),
+        ({"task": "t2i", "train": "full", "is_resharded": True}, "only several processes put weights together"),
+        (
+            {"task": "t2i", "train": "full", "num_processes": 2, "state_bits": 8},
+            "states in 8 bits are for one process, several share them out already",
+        ),
         ({"task": "t2i", "weights": "int4", "dtype": "float32"}, "int4 multiply in bfloat16; give --dtype bfloat16"),
         ({"task": "t2t", "prompt_len": 9000}, "t2t takes 9,521 positions, the model's length is 4,096; .*--prompt"),
     ],
@@ -323,7 +350,12 @@ def test_the_weights_of_a_toml_file_are_planned_as_it_says(tmp_path, capsys):
     assert main(["plan", "--model", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["always"]["blocks"] < 7.1e9
     assert main(["plan", "--model", str(path), "--train", "lora", "--json"]) == 0
-    capsys.readouterr()
+    alone = json.loads(capsys.readouterr().out)["always"]
+    more = ["--adamw", "--processes", "4", "--reshard"]
+    assert main(["plan", "--model", str(path), "--train", "full", *more, "--json"]) == 0
+    shared = json.loads(capsys.readouterr().out)["always"]
+    assert shared["weights"] * 2 == alone["weights, frozen"]
+    assert "states of AdamW" in shared
 
 
 @pytest.mark.parametrize(
