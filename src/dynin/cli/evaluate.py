@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from dynin.evaluation.report import Score
     from dynin.pipeline.dynin import Dynin
 
-SUITES = ("emoji-world", "restoration", "tokenizers")
+SUITES = ("emoji-world", "two-step", "restoration", "tokenizers")
+DECODED = ("emoji-world", "two-step")
+"""Suites that decode as `generate` does, by the flags that say how."""
 
 
 def evaluate(
     suite: Annotated[
-        str, typer.Argument(help="What to score on: emoji-world, restoration of damaged codes, or tokenizers.")
+        str, typer.Argument(help="emoji-world, two-step (by way of text), restoration of damaged codes, or tokenizers.")
     ],
     seed: Annotated[int, typer.Option(help="Draws the held-out examples.")] = 0,
     limit: Annotated[int, typer.Option(help="Examples of each task.")] = 200,
@@ -49,7 +51,7 @@ def evaluate(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from dynin.cli import device as devices
-    from dynin.evaluation import report, runner
+    from dynin.evaluation import report, runner, two_step
     from dynin.evaluation.suite import SUITE
     from dynin.pipeline.folder import load
 
@@ -57,22 +59,24 @@ def evaluate(
         raise RequestError(f"unknown rule {remask!r}{suggest(remask, ('policy', *runner.RULES))}")
     if limit < 1:
         raise RequestError(f"limit is {limit}; give at least 1 example a task")
-    if suite != "emoji-world" and (steps, guidance, preset, remask) != (None, None, None, "policy"):
+    if suite not in DECODED and (steps, guidance, preset, remask) != (None, None, None, "policy"):
         raise RequestError(f"{suite} decodes by itself; leave --steps, --guidance, --preset and --remask out")
     require_place(output)
-    if suite != "emoji-world":
+    if suite not in DECODED:
         loaded = load(model, device=devices.resolve(device), dtype=dtype)
         _score_aside(suite, task, loaded, seed=seed, limit=limit, output=output)
         return
     wanted = runner.Wanted(
         seed=seed,
         limit=limit,
-        rows=tuple(task or SUITE),
+        rows=tuple(task or (SUITE if suite == "emoji-world" else two_step.PIPELINES)),
         steps=steps,
         guidance=guidance,
         preset=preset,
         remask=remask,  # type: ignore[arg-type]
     )
+    if suite == "two-step":
+        two_step.require_rows(wanted.rows)
     runner.require_tools(wanted.rows)
     loaded = load(model, device=devices.resolve(device), dtype=dtype)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -87,7 +91,11 @@ def evaluate(
             if not console.is_terminal and done == total:
                 console.print(f"{row}: {total} examples scored", highlight=False)
 
-        scores = runner.evaluate(loaded, wanted, output, about={"dtype": dtype or "as loaded"}, progress=show)
+        about = {"dtype": dtype or "as loaded"}
+        if suite == "two-step":
+            scores = two_step.evaluate(loaded, wanted, output, about={"title": suite, **about}, progress=show)
+        else:
+            scores = runner.evaluate(loaded, wanted, output, about=about, progress=show)
     typer.echo(report.table(scores))
     typer.echo(f"written to {output}")
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -64,6 +64,36 @@ class Wanted:
             raise RequestError(f"limit is {self.limit}; give at least 1 example a task")
 
 
+@runtime_checkable
+class Fulfil(Protocol):
+    """Makes what some examples of a row ask for; `num_done` of the row were made before."""
+
+    def __call__(
+        self, model: Dynin, examples: Sequence[Example], wanted: Wanted, *, num_done: int, size_px: int | None
+    ) -> list[Result]:
+        """One result an example, in their order."""
+        ...
+
+
+def at_once(
+    model: Dynin, examples: Sequence[Example], wanted: Wanted, *, num_done: int, size_px: int | None
+) -> list[Result]:
+    """One request an example; its seed follows from the example's number in the row, not from its group."""
+    requests = [
+        Request.to_fulfil(
+            example.condition,
+            "+".join(example.target),
+            seed=wanted.seed + number,
+            steps=wanted.steps,
+            guidance=wanted.guidance,
+            preset=wanted.preset,
+            size=size_px,
+        )
+        for number, example in enumerate(examples, start=num_done)
+    ]
+    return model.run_together(requests)
+
+
 def evaluate(
     model: Dynin,
     wanted: Wanted,
@@ -71,10 +101,12 @@ def evaluate(
     *,
     about: Mapping[str, object] | None = None,
     progress: Callable[[str, int, int], None] = lambda row, done, total: None,
+    fulfil: Fulfil = at_once,
 ) -> dict[str, Score]:
     """Score every wanted row.
 
     Args:
+        fulfil: How examples are made; `two_step` has another way for some of them.
         output: Where the report is written, again after every row, so that nothing already measured is lost.
         about: Facts to be kept with the scores.
         progress: Called with a row's name, how many of its examples are done, and how many there are.
@@ -87,7 +119,7 @@ def evaluate(
         pairs: list[tuple[Example, Result]] = []
         examples = list(held_out(row, wanted))
         for group in _groups(examples):
-            made = _fulfil(model, group, wanted, num_done=len(pairs), size_px=row.size_px)
+            made = fulfil(model, group, wanted, num_done=len(pairs), size_px=row.size_px)
             pairs += zip(group, made, strict=True)
             progress(name, len(pairs), len(examples))
         score = row.judge(pairs)
@@ -146,22 +178,3 @@ def _groups(examples: Sequence[Example]) -> Iterator[tuple[Example, ...]]:
     while start < len(examples):
         yield tuple(examples[start : start + BATCH_ROWS])
         start += BATCH_ROWS
-
-
-def _fulfil(
-    model: Dynin, examples: Sequence[Example], wanted: Wanted, *, num_done: int, size_px: int | None
-) -> list[Result]:
-    """Ask for some examples of a row; the seed follows from an example's number in the row, not from its group."""
-    requests = [
-        Request.to_fulfil(
-            example.condition,
-            "+".join(example.target),
-            seed=wanted.seed + number,
-            steps=wanted.steps,
-            guidance=wanted.guidance,
-            preset=wanted.preset,
-            size=size_px,
-        )
-        for number, example in enumerate(examples, start=num_done)
-    ]
-    return model.run_together(requests)

@@ -26,7 +26,7 @@ from dynin.evaluation.metrics.picture import (
     reading_shows,
 )
 from dynin.evaluation.metrics.speech import recognise, require_recogniser, shuffled_error_rate, word_error_rate
-from dynin.evaluation.metrics.video import video_matches
+from dynin.evaluation.metrics.video import read_video, video_reading_matches
 from dynin.evaluation.report import Score, share
 from dynin.media.audio import Audio
 from dynin.media.image import from_pil
@@ -143,11 +143,15 @@ def shows(pixels: torch.Tensor, scene: Scene) -> bool:
 
 
 def _video(pairs: Pairs) -> Score:
-    right = []
-    for example, result in pairs:
+    readings = []
+    for _, result in pairs:
         assert result.video is not None
-        right.append(video_matches(result.video.frames, clip_caption.slots(_truth(example, "clip"))))
-    return share("object, motion, second object and background right", right)
+        readings.append(read_video(result.video.frames))
+    slots = [clip_caption.slots(_truth(example, "clip")) for example, _ in pairs]
+    right = [video_reading_matches(*pair) for pair in zip(readings, slots, strict=True)]
+    other = [video_reading_matches(*pair) for pair in zip(readings, [*slots[1:], slots[0]], strict=True)]
+    beside = {"other_clip": sum(other) / max(1, len(other))}
+    return share("object, motion, second object and background right", right, beside)
 
 
 def _scene_text(pairs: Pairs) -> Score:

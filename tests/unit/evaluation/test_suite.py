@@ -73,9 +73,18 @@ def test_the_truth_is_right_and_another_example_is_not(name):
     assert true.score == (0 if is_error else 1)
     assert (moved.score > 0.3) if is_error else (moved.score < 0.7)
     assert true.n == NUM_EXAMPLES
-    if "other_scene" in true.beside:
-        assert true.beside["other_scene"] < 0.7
-        assert moved.beside["other_scene"] == 1
+    for floor in {"other_scene", "other_clip"} & true.beside.keys():
+        assert true.beside[floor] < 0.7
+        assert moved.beside[floor] == 1
+
+
+def test_crossed_tasks_show_what_another_input_would_have_scored(ears):
+    floors = {"s2i": "other_scene", "s2v": "other_clip", "i2s": "other_sentences_right"}
+    floors |= dict.fromkeys(("v2s", "s2s"), "other_sentences_right")
+    for name, floor in floors.items():
+        pairs = [(example, result_of(example)) for example in examples_of(name)]
+        score = SUITE[name].judge(pairs)
+        assert score.beside.get("sentences_right", score.score) >= 3 * score.beside[floor], name
 
 
 @pytest.mark.parametrize("name", SPOKEN)
