@@ -281,6 +281,7 @@ MISTAKES = {
     "a sound of two hours": ["--audio", "hours.wav", "--to", "text"],
     "a prompt longer than the model": ["dog " * 5000, "--to", "image"],
     "an empty prompt": ["", "--to", "image"],
+    "a prompt with half a character": ["a \udcff dog", "--to", "image"],
     "nothing at all": [],
     "words alone": ["a dog"],
     "a picture alone": ["--image", "good.png"],

@@ -70,6 +70,8 @@ def generate(
         require_place(Path(trace))
         if Path(trace).suffix.lower() != ".gif":
             raise RequestError(f"{trace} is no GIF; --trace writes FILE.gif")
+        if place is not None and place.resolve() == Path(trace).resolve():
+            raise RequestError(f"{trace} is named by --output and by --trace; give two names")
     from dynin.cli import device as devices
     from dynin.cli.show import Watcher
     from dynin.pipeline.folder import load

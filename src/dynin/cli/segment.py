@@ -131,7 +131,8 @@ def load(model: str | None, device: "torch.device") -> "Virst":
 
     if model is None and not EMBEDDED.is_dir():
         raise RequestError(
-            "no VIRST ships with this version; give --model DIR, a folder that `dynin train` or `dynin convert` wrote"
+            "no VIRST ships with this version; give --model DIR, a folder that `dynin virst train` or `dynin convert` "
+            "wrote"
         )
     place = checkpoint.resolve(model if model is not None else EMBEDDED)
     is_ours = (place / "config.json").is_file() and "format_version" in (place / "config.json").read_text("utf-8")

@@ -1,7 +1,7 @@
 """Text to ids of the text range and back, by byte-level BPE.
 
-Enters: text. Leaves: ids from 0 to `size - 1`. Any text can be encoded, since every byte is in the alphabet, and no
-text can become a control id, since control ids are not in this tokenizer at all.
+Enters: text. Leaves: ids from 0 to `size - 1`. Any whole text can be encoded, since every byte is in the alphabet, and
+no text can become a control id, since control ids are not in this tokenizer at all.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from types import MappingProxyType
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from dynin.errors import CheckpointError
+from dynin.errors import CheckpointError, RequestError
 
 _NOTHING: Mapping[str, int] = MappingProxyType({})
 
@@ -85,7 +85,17 @@ class ByteLevelText:
         return self._inner.to_str() if self._source is None else self._source
 
     def encode(self, text: str) -> list[int]:
-        """Text to ids."""
+        """Text to ids.
+
+        Raises:
+            RequestError: If it holds half a character, as which bytes outside UTF-8 arrive from a command line.
+        """
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise RequestError(
+                f"the text holds half a character at place {error.start + 1}, expected whole ones; write it in UTF-8"
+            ) from error
         return self._inner.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: list[int]) -> str:

@@ -51,6 +51,7 @@ def test_a_wrong_word_is_one_line_that_names_the_nearest_right_one(capsys, argum
         ["generate", "a dog", "--to", "image", "--output", "no/such/folder/a.png"],
         ["generate", "a dog", "--to", "image", "--output", "."],
         ["generate", "a dog", "--to", "image", "--trace", "a.mp4"],
+        ["generate", "a dog", "--to", "video", "--output", "a.gif", "--trace", "./a.gif"],
         ["generate", "a dog", "--redo", "1,2,3"],
         ["generate", "a dog", "--to", "image", "--output", "a" * 5000 + ".png"],
         ["generate", "a dog", "--to", "image", "--model", "a" * 5000],

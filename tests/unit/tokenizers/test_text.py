@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dynin import testing
-from dynin.errors import CheckpointError
+from dynin.errors import CheckpointError, RequestError
 from dynin.tokenizers.text import ByteLevelText
 
 
@@ -48,3 +48,9 @@ def test_names_that_stand_among_the_pieces_too_are_not_counted(text):
     tokenizer = ByteLevelText.from_json(json.dumps(whole))
     assert (tokenizer.size, tokenizer.added) == (300, names)
     assert max(tokenizer.encode("a <|mdm_mask|> dog")) < 300
+
+
+def test_half_a_character_is_refused_and_placed(text):
+    tokenizer = ByteLevelText.from_json(text)
+    with pytest.raises(RequestError, match="half a character at place 3"):
+        tokenizer.encode("a \udcff dog")
