@@ -6,6 +6,7 @@ not know what any setting means.
 
 import dataclasses
 import difflib
+import math
 import tomllib
 import types
 import typing
@@ -68,6 +69,24 @@ def from_dict(values: Mapping[str, Any], kind: type[Config], path: str = "") -> 
 def to_dict(config: object) -> dict[str, Any]:
     """A config class as nested plain values, for writing beside results."""
     return dataclasses.asdict(config)  # type: ignore[call-overload, no-any-return]
+
+
+def require_ranges(config: object, ranges: Mapping[str, tuple[float, float]], path: str = "") -> None:
+    """ConfigError unless each of these numbers of a config lies in its range, ends included; `math.inf` for no end.
+
+    What is no number and what is infinite lies in none. A table of numbers is looked at one by one.
+
+    Args:
+        path: Of the config among the settings, such as "optimizer.".
+    """
+    for name, (least, most) in ranges.items():
+        told = getattr(config, name)
+        for key, value in told.items() if isinstance(told, Mapping) else [("", told)]:
+            if not (math.isfinite(value) and least <= value <= most):
+                expected = f"{least:g} to {most:g}" if math.isfinite(most) else f"at least {least:g}"
+                raise ConfigError(
+                    f"setting {path + '.'.join(filter(None, (name, key)))!r} is {value}; expected {expected}"
+                )
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

@@ -3,11 +3,13 @@
 Enters: values read by `dynin.config`. Leaves: frozen, checked settings. Does not know tensors.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from dynin.config import require_ranges
 from dynin.data.emoji_world.problem import COUNTING_SHARE
 from dynin.data.records.sources import SourceConfig
 from dynin.data.variants import DRAWN
@@ -15,7 +17,10 @@ from dynin.errors import ConfigError
 from dynin.training.objective import ObjectiveConfig
 
 LINEAR_DECAY_SHARE = 0.5
+COUNT, SHARE = (0.0, math.inf), (0.0, 1.0)
+"""Ranges of settings."""
 NewRows = Literal["mean", "normal"]
+_AT = "optimizer."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,11 +50,16 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         """ConfigError for numbers that AdamW cannot use, another number of bits, or settings that contradict."""
-        for name in ("beta1", "beta2"):
+        require_ranges(
+            self, dict.fromkeys(("learning_rate", "matrix_rate", "warmup_steps", "weight_decay"), COUNT), _AT
+        )
+        require_ranges(self, dict.fromkeys(("decay_share", "final_fraction"), SHARE), _AT)
+        for name in ("beta1", "beta2", "average_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"setting 'optimizer.{name}' is {getattr(self, name)}; expected 0 to below 1")
-        if not self.eps > 0:
-            raise ConfigError(f"setting 'optimizer.eps' is {self.eps}; expected a number above 0")
+        for name in ("eps", "max_grad_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"setting 'optimizer.{name}' is {getattr(self, name)}; expected a number above 0")
         if self.schedule == "cosine" and self.decay_share != LINEAR_DECAY_SHARE:
             raise ConfigError(
                 f"setting 'optimizer.decay_share' is {self.decay_share}, and a cosine falls from the warm-up on; leave "
@@ -157,15 +167,20 @@ class TrainConfig:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 
     def __post_init__(self) -> None:
-        """Check names and counts."""
+        """Check names and numbers."""
         unknown = sorted(set(self.tasks) - set(DRAWN))
         if unknown or not (self.tasks or self.data):
             raise ConfigError(f"setting 'tasks' names {unknown or 'nothing'}; known: {', '.join(DRAWN)}")
         if self.tasks and not any(weight > 0 for weight in self.tasks.values()):
             raise ConfigError(f"setting 'tasks' is {dict(self.tasks)}: nothing is drawn; give a weight above 0")
-        for name in ("steps", "rows_per_step", "tokens_per_batch", "log_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"setting {name!r} is {getattr(self, name)}; expected at least 1")
+        if not self.name or Path(self.name).is_absolute() or ".." in Path(self.name).parts:
+            raise ConfigError(f"setting 'name' is {self.name!r}; expected a name of a folder below 'output'")
+        counted = ("steps", "rows_per_step", "tokens_per_batch", "log_every", "save_every")
+        require_ranges(self, dict.fromkeys(counted, (1.0, math.inf)))
+        require_ranges(
+            self, dict.fromkeys(("tasks", "world_weight", "seed", "curriculum_steps", "preview_every"), COUNT)
+        )
+        require_ranges(self, dict.fromkeys(("counting_share", "drop_prob", "whole_prob"), SHARE))
         if self.workers < 0:
             raise ConfigError(f"setting 'workers' is {self.workers}; expected 0 (a thread) or more")
         if self.pack_length < 0:
@@ -183,6 +198,8 @@ class TrainConfig:
             raise ConfigError(f"setting 'text_len' is {self.text_len}, which moves rows of a 'layout'; set that too")
         if self.lora.rank < 0:
             raise ConfigError(f"setting 'lora.rank' is {self.lora.rank}; expected 0 (no adapters) or more")
+        if not 0 < self.lora.alpha < math.inf:
+            raise ConfigError(f"setting 'lora.alpha' is {self.lora.alpha}; expected a number above 0")
         if self.weights and not self.lora.rank:
             raise ConfigError(f"setting 'weights' is {self.weights!r}, which cannot learn; set lora.rank too")
         if self.lora.rank and self.frozen:

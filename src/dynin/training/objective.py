@@ -8,6 +8,7 @@ weights of all batches and processes are known, `loss` runs the network. So the 
 rows are cut into batches or shared out over processes.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
@@ -17,10 +18,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from dynin.config import require_ranges
 from dynin.diffusion.corrupt import bernoulli, exact_count, replace_at_random, stratified_times
 from dynin.diffusion.loss import Support, cross_entropy
 from dynin.diffusion.schedule import mask_prob, require_schedule
-from dynin.errors import ConfigError
 from dynin.model.transformer import Transformer
 from dynin.sequence import packing
 from dynin.sequence.batch import MODALITIES, Batch
@@ -63,12 +64,12 @@ class ObjectiveConfig:
     """Ours: the mean over hidden places, or LLaDA's bound for text and speech (masked by chance, 1 / p)."""
 
     def __post_init__(self) -> None:
-        """ConfigError for an unknown schedule or a negative weight."""
+        """ConfigError for an unknown schedule, a negative weight, or a share that is none."""
         require_schedule(self.grid_schedule)
         require_schedule(self.stream_schedule)
-        negative = {name: value for name, value in self.coefficients.items() if value < 0}
-        if negative:
-            raise ConfigError(f"setting 'objective.coefficients' has {negative}; expected numbers from 0")
+        weights = ("coefficients", "correction_weight", "filler_weight", "balance")
+        require_ranges(self, dict.fromkeys(weights, (0.0, math.inf)), "objective.")
+        require_ranges(self, dict.fromkeys(("correction_prob", "replace_prob"), (0.0, 1.0)), "objective.")
 
     def rule(self, task: str, modality: Modality) -> Rule:
         """How targets of a modality are trained in a task."""
