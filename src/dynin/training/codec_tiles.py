@@ -33,9 +33,9 @@ class TileChoice:
     num_plain: int = 160
     """Plain codes: the given grounds, then colours spread over the cube."""
     num_objects: int = 48
-    """The first sprites are the world; the others are learnt as well, but seen less."""
+    """So many sprites, the first ones, are seen often; the others have tiles of their own too, but are seen less."""
     world_share: float = 0.45
-    """Share of a batch that shows patches of the world; other sprites, plain and general patches share the rest."""
+    """Share of a batch that shows patches of those; other sprites, plain and general patches share the rest."""
     seed: int = 0
 
 
