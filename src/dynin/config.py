@@ -71,6 +71,10 @@ def to_dict(config: object) -> dict[str, Any]:
     return dataclasses.asdict(config)  # type: ignore[call-overload, no-any-return]
 
 
+AT_LEAST_ZERO, AT_LEAST_ONE, SHARE = (0.0, math.inf), (1.0, math.inf), (0.0, 1.0)
+"""Ranges of settings, for `require_ranges`."""
+
+
 def require_ranges(config: object, ranges: Mapping[str, tuple[float, float]], path: str = "") -> None:
     """ConfigError unless each of these numbers of a config lies in its range, ends included; `math.inf` for no end.
 

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from dynin.config import AT_LEAST_ONE, AT_LEAST_ZERO, require_ranges
 from dynin.errors import CheckpointError
 from dynin.tokenizers.small.image import SmallImageConfig, SmallImageTokenizer
 from dynin.training import state
@@ -33,6 +34,12 @@ class ImageCodecTraining:
     warmup_steps: int = 100
     save_every: int = 500
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """ConfigError for numbers that no training can have."""
+        counted = ("num_steps", "batch_patches", "warmup_steps", "save_every")
+        require_ranges(self, dict.fromkeys(counted, AT_LEAST_ONE), "training.")
+        require_ranges(self, dict.fromkeys(("learning_rate", "seed"), AT_LEAST_ZERO), "training.")
 
 
 def bits_of(codes: Int[Tensor, "*N"], num_bits: int) -> Float[Tensor, "*N K"]:

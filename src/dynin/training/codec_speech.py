@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from dynin.config import AT_LEAST_ONE, AT_LEAST_ZERO, SHARE, require_ranges
 from dynin.data.speech_corpus import SpeechCorpus
 from dynin.errors import CheckpointError, ConfigError
 from dynin.media.files import replace_whole
@@ -45,6 +46,12 @@ class SpeechTrainConfig:
     disturb: float = 1.0
     """0 switches the disturbances of the input off, 1 is their full strength."""
     save_every: int = 250
+
+    def __post_init__(self) -> None:
+        """ConfigError for numbers that no training can have."""
+        require_ranges(self, dict.fromkeys(("num_steps", "batch_size", "save_every"), AT_LEAST_ONE), "training.")
+        others = ("peak_rate", "final_rate", "warmup_steps", "weight_decay", "max_norm", "phone_weight")
+        require_ranges(self, {**dict.fromkeys(others, AT_LEAST_ZERO), "disturb": SHARE}, "training.")
 
 
 class PhoneHead(nn.Module):

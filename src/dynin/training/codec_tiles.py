@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from dynin.config import AT_LEAST_ONE, AT_LEAST_ZERO, SHARE, require_ranges
 from dynin.data.emoji_world import artwork as emoji
 from dynin.data.emoji_world.scene import BACKGROUNDS
 from dynin.errors import CheckpointError, ConfigError
@@ -37,6 +38,11 @@ class TileChoice:
     world_share: float = 0.45
     """Share of a batch that shows patches of those; other sprites, plain and general patches share the rest."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """ConfigError for counts and a share that cannot be."""
+        counts = {"num_plain": AT_LEAST_ONE, "num_objects": AT_LEAST_ONE, "seed": AT_LEAST_ZERO}
+        require_ranges(self, {**counts, "world_share": SHARE}, "training.choice.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

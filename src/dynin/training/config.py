@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from dynin.config import require_ranges
+from dynin.config import AT_LEAST_ONE, AT_LEAST_ZERO, SHARE, require_ranges
 from dynin.data.emoji_world.problem import COUNTING_SHARE
 from dynin.data.records.sources import SourceConfig
 from dynin.data.variants import DRAWN
@@ -17,8 +17,6 @@ from dynin.errors import ConfigError
 from dynin.training.objective import ObjectiveConfig
 
 LINEAR_DECAY_SHARE = 0.5
-COUNT, SHARE = (0.0, math.inf), (0.0, 1.0)
-"""Ranges of settings."""
 NewRows = Literal["mean", "normal"]
 _AT = "optimizer."
 
@@ -51,7 +49,7 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         """ConfigError for numbers that AdamW cannot use, another number of bits, or settings that contradict."""
         require_ranges(
-            self, dict.fromkeys(("learning_rate", "matrix_rate", "warmup_steps", "weight_decay"), COUNT), _AT
+            self, dict.fromkeys(("learning_rate", "matrix_rate", "warmup_steps", "weight_decay"), AT_LEAST_ZERO), _AT
         )
         require_ranges(self, dict.fromkeys(("decay_share", "final_fraction"), SHARE), _AT)
         for name in ("beta1", "beta2", "average_decay"):
@@ -176,9 +174,9 @@ class TrainConfig:
         if not self.name or Path(self.name).is_absolute() or ".." in Path(self.name).parts:
             raise ConfigError(f"setting 'name' is {self.name!r}; expected a name of a folder below 'output'")
         counted = ("steps", "rows_per_step", "tokens_per_batch", "log_every", "save_every")
-        require_ranges(self, dict.fromkeys(counted, (1.0, math.inf)))
+        require_ranges(self, dict.fromkeys(counted, AT_LEAST_ONE))
         require_ranges(
-            self, dict.fromkeys(("tasks", "world_weight", "seed", "curriculum_steps", "preview_every"), COUNT)
+            self, dict.fromkeys(("tasks", "world_weight", "seed", "curriculum_steps", "preview_every"), AT_LEAST_ZERO)
         )
         require_ranges(self, dict.fromkeys(("counting_share", "drop_prob", "whole_prob"), SHARE))
         if self.workers < 0:

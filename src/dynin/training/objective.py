@@ -8,7 +8,6 @@ weights of all batches and processes are known, `loss` runs the network. So the 
 rows are cut into batches or shared out over processes.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from dynin.config import require_ranges
+from dynin.config import AT_LEAST_ZERO, SHARE, require_ranges
 from dynin.diffusion.corrupt import bernoulli, exact_count, replace_at_random, stratified_times
 from dynin.diffusion.loss import Support, cross_entropy
 from dynin.diffusion.schedule import mask_prob, require_schedule
@@ -68,8 +67,8 @@ class ObjectiveConfig:
         require_schedule(self.grid_schedule)
         require_schedule(self.stream_schedule)
         weights = ("coefficients", "correction_weight", "filler_weight", "balance")
-        require_ranges(self, dict.fromkeys(weights, (0.0, math.inf)), "objective.")
-        require_ranges(self, dict.fromkeys(("correction_prob", "replace_prob"), (0.0, 1.0)), "objective.")
+        require_ranges(self, dict.fromkeys(weights, AT_LEAST_ZERO), "objective.")
+        require_ranges(self, dict.fromkeys(("correction_prob", "replace_prob"), SHARE), "objective.")
 
     def rule(self, task: str, modality: Modality) -> Rule:
         """How targets of a modality are trained in a task."""

@@ -88,6 +88,22 @@ def test_sentences_that_cannot_be_are_refused() -> None:
         SentencesConfig(target_share=1.5)
 
 
+@pytest.mark.parametrize(
+    ("name", "override", "message"),
+    [
+        ("image", "training.num_steps=0", "'training.num_steps' is 0; expected at least 1"),
+        ("image", "training.learning_rate=nan", "'training.learning_rate' is nan; expected at least 0"),
+        ("image", "training.choice.world_share=1.5", "'training.choice.world_share' is 1.5; expected 0 to 1"),
+        ("speech", "training.batch_size=0", "'training.batch_size' is 0; expected at least 1"),
+        ("speech", "training.disturb=2", "'training.disturb' is 2.0; expected 0 to 1"),
+    ],
+)
+def test_numbers_that_no_training_can_have_are_named(name: str, override: str, message: str) -> None:
+    kind = ImageCodecRun if name == "image" else SpeechCodecRun
+    with pytest.raises(ConfigError, match=message):
+        load(CONFIGS / f"codec-{name}.toml", kind, [override])
+
+
 @pytest.mark.usefixtures("four_sprites")
 def test_an_image_codec_comes_from_settings_and_is_kept_by_a_second_run(tmp_path: Path) -> None:
     seen: list[int] = []

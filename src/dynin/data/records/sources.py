@@ -11,7 +11,6 @@ steps, weights or rows of ids.
 import hashlib
 import json
 import logging
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from dynin.config import require_ranges
+from dynin.config import AT_LEAST_ZERO, require_ranges
 from dynin.data.example import Example
 from dynin.data.records import order
 from dynin.data.records.cache import TokenCache, is_cache
@@ -52,7 +51,7 @@ class SourceConfig:
 
     def __post_init__(self) -> None:
         """ConfigError for an unknown `on_bad`, or a weight that nothing can be drawn by."""
-        require_ranges(self, {"weight": (0.0, math.inf)}, "data.NAME.")
+        require_ranges(self, {"weight": AT_LEAST_ZERO}, "data.NAME.")
         if self.on_bad not in ("stop", "skip"):
             raise ConfigError(f"setting 'on_bad' is {self.on_bad!r}; expected stop or skip")
 
