@@ -54,6 +54,7 @@ train: ## the embedded model from nothing, every arrow of its recipe, with the c
 	@test -d runs/stage3/model || $(PY) -m dynin train configs/train/stage3.toml
 	@test -d runs/finish/model || $(PY) -m dynin train configs/train/finish.toml
 	@test -d runs/polish/model || $(PY) -m dynin train configs/train/polish.toml
+	@test -d runs/speak/model || $(PY) -m dynin train configs/train/speak.toml
 
 clean: ## remove the environment, outputs and caches
 	rm -rf .venv out build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis src/*.egg-info
