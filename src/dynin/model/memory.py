@@ -255,6 +255,7 @@ def held_bytes(config: ModelConfig, how: Training) -> Mapping[str, int]:
         held = {
             "weights, frozen": total * how.size,
             "adapters": _adapter_bytes(config, how),
+            "their running average": _adapter_bytes(config, how),
             "their gradients": _adapter_bytes(config, how),
             "states of AdamW": states,
         }

@@ -10,6 +10,7 @@ network at its first step. Does not know losses, rows or how a state is laid out
 """
 
 import itertools
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -46,6 +47,7 @@ from dynin.training.config import NewRows, TrainConfig
 from dynin.types import Modality
 from dynin.vocabulary import EMBEDDED, Vocabulary
 
+log = logging.getLogger(__name__)
 CORPUS_EXAMPLES = 3000
 """Examples of each task whose text the text tokenizer learns its merges from."""
 TEXT_TASKS = ("t2t", "i2t", "v2t", "t2i", "i2i", "t2v", "i2v", "v2v", "v2i", "s2t")
@@ -72,6 +74,8 @@ def side_of(config: TrainConfig, device: torch.device) -> RowEncoder:
     if not config.init:
         tokenizers, vocabulary, max_len = tokenizers_of(config), EMBEDDED, EMBEDDED_MODEL.max_len
     else:
+        if config.tokenizers and config.tokenizers != config.init:
+            log.warning("setting 'tokenizers' is not read: a run that starts from %s has its tokenizers", config.init)
         place = torch.device("cpu") if config.workers else device
         found = encoding.read(config.init, device=place)
         vocabulary, max_len, tokenizers = layout_of(config, found.vocabulary), found.max_len, found.tokenizers

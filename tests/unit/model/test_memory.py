@@ -204,6 +204,8 @@ def test_a_training_of_adapters_allocates_what_was_planned(dtype, length):
     held = memory.held_bytes(model.config, how)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     assert held["adapters"] == held["their gradients"] == 4 * trained
+    averaged = optim.Average(model, 0.9).tensors.values()
+    assert held["their running average"] == sum(value.nbytes for value in averaged)
 
 
 def test_states_of_the_optimizers_are_those_of_a_step():

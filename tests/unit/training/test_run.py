@@ -58,6 +58,12 @@ def test_a_run_starts_from_a_model_folder_and_exports_one_with_its_tokenizers(st
         assert torch.allclose(value, average.tensors[name], atol=1e-2), name
 
 
+def test_tokenizers_that_are_not_read_are_told(start, tmp_path, caplog):
+    config = replace(settings(start, tmp_path), tokenizers="elsewhere")
+    starts.side_of(config, torch.device("cpu"))
+    assert "'tokenizers' is not read" in caplog.text
+
+
 def test_a_start_that_is_no_model_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="none"):
         runs.run(settings(tmp_path / "none", tmp_path), device=torch.device("cpu"), report=lambda figures: None)
