@@ -63,6 +63,8 @@ class Virst(nn.Module):
         widths = (backbone.width, branch.width)
         self.initial = InitialFusion(*widths, config.fusion) if config.fusion.initial else None
         self.second = second_of(*widths, config.fusion)
+        self.is_backbone_halved = False
+        """Compute the backbone's matrix products in bfloat16, whatever the rest is computed in."""
         generator = torch.Generator().manual_seed(seed)
         for fusion in (self.initial, self.second):
             if fusion is not None:
@@ -129,9 +131,22 @@ class Virst(nn.Module):
         if self.initial is not None:
             still = SeenFrames(features=seen.features.detach(), is_frame=seen.is_frame, times=seen.times)
             st = self.initial(st, still, videos)
-        reading = self.backbone.read(clips, sentences, st, generator)
+        reading = self.read(clips, sentences, st, generator)
         states = reading.st_states.to(seen.features.dtype)
         return self.second(states, seen, videos, generator), reading
+
+    def read(
+        self,
+        clips: Clips,
+        sentences: Sentences,
+        st_embeddings: Float[Tensor, "R N D"],
+        generator: torch.Generator | None = None,
+    ) -> Reading:
+        """One pass of the backbone; see `backbone.protocol.Backbone.read`."""
+        if not self.is_backbone_halved:
+            return self.backbone.read(clips, sentences, st_embeddings, generator)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            return self.backbone.read(clips, sentences, st_embeddings, generator)
 
     # ---- masks ------------------------------------------------------------------------------------------------------
 

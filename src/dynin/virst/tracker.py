@@ -225,20 +225,21 @@ def track(
     features: Callable[[int], FrameFeatures],
     prompts: Mapping[int, Float[Tensor, "B N D"]],
 ) -> Iterator[tuple[int, MaskOutput]]:
-    """Masks in the order of a plan; the caller may stop after any of them.
+    """Masks in the order of a plan; the caller may stop after any of them. The last frame is not remembered.
 
     Args:
         features: The features of a frame, one row for each row of the batch.
         prompts: Prompt tokens of the anchors by frame.
     """
-    for step in steps:
+    for place, step in enumerate(steps, 1):
         found = features(step.frame)
         if step.is_anchor:
             output = tracker.prompt(found, prompts[step.frame])
-            tracker.admit(step.frame, found, output)
         else:
             output = tracker.propagate(step.frame, found, step.direction)
-            tracker.keep(step.frame, found, output)
+        if place < len(steps):  # nobody looks back at the last one
+            remember = tracker.admit if step.is_anchor else tracker.keep
+            remember(step.frame, found, output)
         yield step.frame, output
 
 

@@ -27,6 +27,8 @@ from tests.tiny_branch import (
 )
 
 NUM_FRAMES = 20
+FINE = small_config(IMAGE_PX, width=WIDTH, hiera_width=8) | {"mask_downsampler_total_stride": 16}
+"""In the library's own loop a mask is always enlarged to 16 times the cells, whatever the network shrinks it by."""
 SAM2_RULES = TrackerConfig(num_attended=2, choice="best", are_anchors_binary=True, is_memory_halved=True)
 """What the library does in evaluation."""
 
@@ -74,8 +76,8 @@ def by_library(
 @pytest.mark.parametrize("is_reverse", [False, True], ids=["forward", "backward"])
 @pytest.mark.parametrize(
     "values",
-    [sam2_config(), small_config(IMAGE_PX, width=WIDTH, hiera_width=8), edgetam_config(), sam3_config()],
-    ids=["sam2", "small", "edgetam", "sam3"],
+    [sam2_config(), FINE, edgetam_config(), sam3_config()],
+    ids=["sam2", "fine", "edgetam", "sam3"],
 )
 def test_the_tracker_equals_the_loop_of_transformers_with_points(values: dict[str, Any], is_reverse: bool) -> None:
     branch = make_branch(values).eval().double()  # so that rounding to bfloat16 falls alike
@@ -119,6 +121,23 @@ def test_gradients_flow_from_a_late_mask_into_the_prompts_and_into_every_part_th
     assert prompts.grad.abs().max() > 0
     learning = {name: value for name, value in branch.named_parameters() if value.requires_grad}
     assert [name for name, value in learning.items() if value.grad is None] == []
+
+
+def test_no_memory_is_made_that_no_frame_looks_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    branch, remembered = shared_branch(), []
+    remember = Sam2Branch.remember
+
+    def counted(self: Sam2Branch, *given: Any, **more: Any) -> Any:
+        remembered.append(1)
+        return remember(self, *given, **more)
+
+    monkeypatch.setattr(Sam2Branch, "remember", counted)
+    prompt = torch.randn(1, 2, WIDTH, generator=torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        run(branch, random_frames(1), {0: prompt}, TrackerConfig())
+        assert not remembered
+        run(branch, random_frames(4), {0: prompt}, TrackerConfig())
+    assert len(remembered) == 3
 
 
 def test_rows_of_a_batch_answer_as_they_do_alone() -> None:

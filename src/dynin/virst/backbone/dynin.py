@@ -12,11 +12,13 @@ them. The network and its tokenizers stay as they are; adapters beside its matri
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dynin import checkpoint
 from dynin.diffusion.corrupt import exact_count, stratified_times
@@ -35,6 +37,8 @@ from dynin.virst.config import BackboneConfig
 TEXT, IMAGE, VIDEO = Modality.TEXT, Modality.IMAGE, Modality.VIDEO
 ROOM = 128
 """Places that are kept free for sentence, answer and markers when frames are counted."""
+MOST_PADDING = 0.25
+"""Rows that would be padded by more than this share go through the network by themselves."""
 
 
 class DyninBackbone(nn.Module):
@@ -125,9 +129,22 @@ class DyninBackbone(nn.Module):
         ids = torch.where(is_hidden, self._base.vocabulary["mask"], ids)
         x = self.model.embed(ids)
         x = x.masked_scatter(is_st[..., None], st_embeddings.to(x.dtype))
-        states = self.model.states(x, None if bool(is_real.all()) else usable(is_real))
+        states = self._states(x, is_real)
         st_states = states[is_st].unflatten(0, (-1, self.num_st))
         return Reading(st_states=st_states, text=self._scores(states, rows[0].to(device), is_hidden, prob))
+
+    def _states(self, x: Float[Tensor, "R S D"], is_real: Bool[Tensor, "R S"]) -> Float[Tensor, "R S D"]:
+        """The states of all rows; stills do not go through the network at the length of the longest video."""
+        places = torch.arange(1, is_real.shape[1] + 1, device=is_real.device)
+        lengths = (is_real * places).amax(dim=1).tolist()
+        groups, parts = alike(lengths), []
+        for rows in groups:
+            length = max(lengths[row] for row in rows)
+            seen = is_real[rows, :length]
+            states = self.model.states(x[rows, :length], None if bool(seen.all()) else usable(seen))
+            parts.append(F.pad(states, (0, 0, 0, x.shape[1] - length)))
+        order = torch.tensor([row for rows in groups for row in rows], device=x.device)
+        return torch.cat(parts)[order.argsort()]
 
     def _rows(
         self, clips: Clips, sentences: Sentences, *, with_answers: bool
@@ -194,6 +211,17 @@ class DyninBackbone(nn.Module):
             weights=prob[is_hidden],
             num_rows=int(is_hidden.any(dim=1).sum()),
         )
+
+
+def alike(lengths: Sequence[int]) -> list[list[int]]:
+    """Rows in groups, none of which pads a row by more than `MOST_PADDING`; the longest rows first."""
+    groups: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if groups and lengths[row] >= (1 - MOST_PADDING) * lengths[groups[-1][0]]:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return groups
 
 
 def _hidden(

@@ -45,7 +45,10 @@ def library() -> ModuleType:
 def small_config(
     image_px: int = 64, *, width: int = 64, hiera_width: int = 24, num_layers: int = 2, patch_px: int = 2
 ) -> dict[str, object]:
-    """A SAM2 of some 0.8 million parameters, to be trained from the start on small frames.
+    """A SAM2 of about a million parameters, to be trained from the start on small frames.
+
+    The memory encoder takes masks at the size of the frame; the library's own loop enlarges them to 16 times the cells,
+    so it could not run a branch with patches of fewer than 4 px.
 
     Args:
         image_px: Side of the frames; a multiple of 16 times `patch_px`.
@@ -109,6 +112,7 @@ def small_config(
         "memory_attention_rope_feat_sizes": [cells, cells],
         "memory_encoder_hidden_size": width,
         "memory_encoder_output_channels": MEMORY_WIDTH,
+        "mask_downsampler_total_stride": 1 << (patch_px * COARSE_STRIDE).bit_length() - 1,  # halved so often it can be
         "mask_downsampler_embed_dim": width,
         "memory_fuser_embed_dim": width,
         "memory_fuser_intermediate_dim": 2 * width,

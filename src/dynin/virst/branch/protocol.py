@@ -182,6 +182,10 @@ class MaskBranch(Protocol):
         """
         ...
 
+    def place(self, points: Float[Tensor, "B N 2"]) -> Float[Tensor, "B N D"]:
+        """The code by which the decoder knows places: columns and rows, in shares of the frame's sides."""
+        ...
+
     def without_memory(self, features: FrameFeatures) -> Float[Tensor, "B D I J"]:
         """Cells for the decoder where no memory is looked at."""
         ...

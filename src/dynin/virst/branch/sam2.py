@@ -154,6 +154,11 @@ class Sam2Branch(nn.Module):
         ]
         return levels, found.fpn_position_encoding[-1].permute(1, 2, 0).unflatten(2, sizes[-1])[:1]
 
+    def place(self, points: Float[Tensor, "B N 2"]) -> Float[Tensor, "B N D"]:
+        """The code by which the decoder knows places: columns and rows, in shares of the frame's sides."""
+        codes: Tensor = self.network.shared_image_embedding(points)
+        return codes
+
     def without_memory(self, features: FrameFeatures) -> Float[Tensor, "B D I J"]:
         """Cells with the learned mark of a frame that remembers nothing."""
         return features.cells + self.network.no_memory_embedding.reshape(1, -1, 1, 1)

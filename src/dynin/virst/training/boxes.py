@@ -1,8 +1,10 @@
 """Boxes as prompts, by which a new mask branch learns to segment and to follow before any sentence is read.
 
-Enters: masks. Leaves: prompt tokens. Does not know branches or losses. What is learned here is thrown away with the
-stage: it stands in for the pre-training that published branches have had.
+Enters: masks, and how a branch codes places. Leaves: prompt tokens. Does not know losses. What is learned here is
+thrown away with the stage: it stands in for the pre-training that published branches have had.
 """
+
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool, Float
@@ -25,8 +27,17 @@ def boxes_of(masks: Bool[Tensor, "R Y X"]) -> Float[Tensor, "R 5"]:
     return torch.stack([left, top, right, bottom, torch.ones_like(left)], dim=1) * found[:, None]
 
 
+def outline(boxes: Float[Tensor, "R 5"], count: int) -> Float[Tensor, "R count 2"]:
+    """Points at equal distances along the outline of each box, clockwise from its upper left: column and row."""
+    left, top, right, bottom, _ = boxes.split(1, dim=1)  # R 1 each
+    along = torch.arange(count, device=boxes.device) * (4 / count)
+    across = along.clamp(max=1) - (along - 2).clamp(0, 1)
+    down = (along - 1).clamp(0, 1) - (along - 3).clamp(min=0)
+    return torch.stack([left + across * (right - left), top + down * (bottom - top)], dim=2)
+
+
 class BoxPrompter(nn.Module):
-    """A box as N prompt tokens."""
+    """A box as N prompt tokens: the codes of places on its outline, as the decoder knows them, and what is learned."""
 
     def __init__(self, num_tokens: int, dim: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -39,10 +50,15 @@ class BoxPrompter(nn.Module):
                 layer.weight.uniform_(-bound, bound, generator=generator)
                 layer.bias.uniform_(-bound, bound, generator=generator)
 
-    def forward(self, masks: Bool[Tensor, "R Y X"]) -> Float[Tensor, "R N C"]:
-        """Prompt tokens for the boxes of masks."""
+    def forward(self, masks: Bool[Tensor, "R Y X"], places: Callable[[Tensor], Tensor]) -> Float[Tensor, "R N C"]:
+        """Prompt tokens for the boxes of masks.
+
+        Args:
+            places: See `branch.protocol.MaskBranch.place`.
+        """
         boxes = boxes_of(masks)
         scale = torch.pi * 2.0 ** torch.arange(NUM_FREQUENCIES, device=boxes.device)
         angles = (boxes[:, :4, None] * scale).flatten(1)
         code = torch.cat([boxes, angles.sin() * boxes[:, 4:], angles.cos() * boxes[:, 4:]], dim=1)
-        return self.outer(nn.functional.gelu(self.inner(code))).unflatten(1, (self.num_tokens, -1))
+        learned = self.outer(nn.functional.gelu(self.inner(code))).unflatten(1, (self.num_tokens, -1))
+        return learned + places(outline(boxes, self.num_tokens)) * boxes[:, None, 4:]

@@ -121,13 +121,20 @@ class VirstTrainConfig:
     """In which order; "reached" is that of the published training, in which frames do not see later anchors."""
     choice: Choice = "single"
     """Which candidate is the mask, in training as in use."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of matrix products; weights and sums stay in float32."""
+    dtype: Literal["float32", "bfloat16", "bfloat16_backbone"] = "float32"
+    """Of matrix products; weights and sums stay in float32. With "bfloat16_backbone" those of the backbone alone are in
+    bfloat16, as is fastest on processors with such products where the mask branch is small."""
     backbone_rate: float = 0.3
     """The backbone's learning rate over that of the rest."""
     output: Path = Path("runs/virst")
     log_every: int = 20
     save_every: int = 250
+    held_out: Mapping[str, DataConfig] = field(default_factory=dict)
+    """Sources that nothing is learned from: tables [held_out.NAME]."""
+    held_out_every: int = 0
+    """Steps from one look at them to the next, with the averaged weights; 0 never looks."""
+    held_out_steps: int = 4
+    """A look is at so many steps' videos of each of them, always the same."""
     tensorboard: bool = False
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(
@@ -138,14 +145,27 @@ class VirstTrainConfig:
 
     def __post_init__(self) -> None:
         """ConfigError for counts below what they must be, or nothing to draw from."""
-        for name in ("steps", "videos_per_step", "sentences_per_video", "num_anchors", "log_every", "save_every"):
+        for name in (
+            "steps",
+            "videos_per_step",
+            "sentences_per_video",
+            "num_anchors",
+            "log_every",
+            "save_every",
+            "held_out_steps",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"setting {name!r} is {getattr(self, name)}; expected at least 1")
-        for name in ("before", "after", "fewest_frames", "backbone_rate"):
+        for name in ("before", "after", "fewest_frames", "backbone_rate", "held_out_every"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"setting {name!r} is {getattr(self, name)}; expected 0 or more")
         if not any(source.weight > 0 for source in self.data.values()):
             raise ConfigError(f"setting 'data' is {dict(self.data)}: nothing is drawn; give a weight above 0")
+        if bool(self.held_out) != bool(self.held_out_every):
+            raise ConfigError(
+                f"setting 'held_out_every' is {self.held_out_every} and 'held_out' names "
+                f"{sorted(self.held_out) or 'nothing'}; give both, or neither"
+            )
         if self.texts_per_step < 0 or bool(self.texts_per_step) != bool(self.text):
             raise ConfigError(
                 f"setting 'texts_per_step' is {self.texts_per_step} and 'text' names {sorted(self.text) or 'nothing'}; "

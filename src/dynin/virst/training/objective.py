@@ -37,6 +37,8 @@ class Cost:
     """IoU of the mask as it is used."""
     is_visible: Bool[Tensor, " R"]
     """Whether there is something to be found."""
+    is_propagated: bool = False
+    """Whether the mask comes from memory."""
 
 
 class Objective(nn.Module):
@@ -53,6 +55,7 @@ class Objective(nn.Module):
         generator = torch.Generator().manual_seed(config.seed)
         is_warm = config.stage == "warm"
         self.boxes = BoxPrompter(model.config.num_st, model.branch.width, generator) if is_warm else None
+        model.is_backbone_halved = config.dtype == "bfloat16_backbone"
         learn(model, config)
 
     @property
@@ -60,15 +63,22 @@ class Objective(nn.Module):
         """How masks are made; scores weigh, so that they get gradients."""
         return TrackerConfig(choice=self.config.choice, gate=self.config.loss.gate)
 
-    def forward(self, step: Step, generator: torch.Generator) -> tuple[Float[Tensor, ""], dict[str, float]]:
-        """The loss of a step, and figures: each part of it, IoU where the object is visible, presence told right."""
+    def forward(
+        self, step: Step, generator: torch.Generator, *, drops: bool = True
+    ) -> tuple[Float[Tensor, ""], dict[str, float]]:
+        """The loss of a step, and figures: each part of it, IoU where the object is visible, presence told right.
+
+        Args:
+            generator: Draws anchors, and what is dropped and hidden.
+            drops: Whether anything is dropped, as only learning wants it.
+        """
         batch = step.batch
         assert batch.masks is not None
         text = None if step.text is None else self._told(step.text, generator)
         if self.boxes is not None:
             costs = self._warm(batch, batch.masks, generator)
         else:
-            found = self.model(batch, generator)
+            found = self.model(batch, generator if drops else None)
             follow = self._propagated if self.config.has_memory else self._prompted
             costs = follow(found, batch, batch.masks, generator)
         loss = losses.total([cost.parts for cost in costs], text, self.config.loss)
@@ -81,7 +91,7 @@ class Objective(nn.Module):
         """What the backbone says of answers; no feature changes the [ST] embeddings there."""
         backbone = self.model.backbone
         st = backbone.st_embeddings().expand(len(text.sentences), -1, -1)
-        return backbone.read(text.clips, text.sentences, st, generator).text
+        return self.model.read(text.clips, text.sentences, st, generator).text
 
     def _prompted(self, found: Prompted, batch: Batch, truth: Tensor, generator: torch.Generator) -> list[Cost]:
         """Masks of frames drawn for each row."""
@@ -100,7 +110,7 @@ class Objective(nn.Module):
         for count, rows in _alike(batch).items():
             anchors, frames = self._near(count, generator)
             tracked = self.model.tracked(found, rows, anchors, frames, self.tracker, self.config.propagation)
-            made += [self._cost(output, truth[rows, frame]) for frame, output in tracked]
+            made += [self._cost(output, truth[rows, frame], frame not in anchors) for frame, output in tracked]
         return made
 
     def _warm(self, batch: Batch, truth: Tensor, generator: torch.Generator) -> list[Cost]:
@@ -112,10 +122,10 @@ class Objective(nn.Module):
             anchors, frames = self._near(count, generator)
             videos = tuple(batch.sentences.videos[row] for row in rows)
             clip = ClipFeatures(features=features, num_frames=batch.is_seen.shape[1], videos=videos)
-            prompts = {anchor: self.boxes(truth[rows, anchor]) for anchor in anchors}
+            prompts = {anchor: self.boxes(truth[rows, anchor], self.model.branch.place) for anchor in anchors}
             steps = plan(frames, anchors, self.config.propagation)
             tracked = track(Tracker(self.model.branch, self.tracker), steps, clip, prompts)
-            made += [self._cost(output, truth[rows, frame]) for frame, output in tracked]
+            made += [self._cost(output, truth[rows, frame], frame not in anchors) for frame, output in tracked]
         return made
 
     def _near(self, count: int, generator: torch.Generator) -> tuple[list[int], list[int]]:
@@ -124,13 +134,14 @@ class Objective(nn.Module):
         reach = range(-self.config.before, self.config.after + 1)
         return anchors, sorted({anchor + by for anchor in anchors for by in reach if 0 <= anchor + by < count})
 
-    def _cost(self, output: MaskOutput, truth: Tensor) -> Cost:
+    def _cost(self, output: MaskOutput, truth: Tensor, is_propagated: bool = False) -> Cost:
         parts = mask_parts(output, truth, self.config.loss)
         used = nn.functional.interpolate(
             output.gated_logits("hard").detach()[:, None], size=truth.shape[-2:], mode="bilinear", align_corners=False
         )
         is_visible = truth.flatten(1).any(dim=1)
-        return Cost(parts=parts, overlap=losses.overlap(used[:, 0], truth), is_visible=is_visible)
+        overlap = losses.overlap(used[:, 0], truth)
+        return Cost(parts=parts, overlap=overlap, is_visible=is_visible, is_propagated=is_propagated)
 
 
 def learn(model: Virst, config: VirstTrainConfig) -> None:
@@ -175,6 +186,9 @@ def _figures(costs: list[Cost]) -> dict[str, float]:
     figures: dict[str, float] = {name: float(value) for name, value in whole.items()}
     if bool(is_visible.any()):
         figures["iou_visible"] = float(overlaps[is_visible].mean())
+    followed = [cost.overlap[cost.is_visible] for cost in costs if cost.is_propagated]
+    if followed and len(overlap := torch.cat(followed)):
+        figures["iou_propagated"] = float(overlap.mean())
     if not bool(is_visible.all()):
         figures["right_empty"] = float((overlaps[~is_visible] == 1).float().mean())
     return figures

@@ -20,6 +20,7 @@ from dynin.training.journal import Figures, Journal
 from dynin.virst import folder as folders
 from dynin.virst.build import build
 from dynin.virst.model import Virst
+from dynin.virst.training import held_out
 from dynin.virst.training.config import VirstTrainConfig
 from dynin.virst.training.objective import Objective
 from dynin.virst.training.source import STRIDE, Drawer, Step
@@ -27,6 +28,8 @@ from dynin.virst.training.source import STRIDE, Drawer, Step
 PACKAGES = (*resume.PACKAGES, "virst")
 """The code whose change can change a training."""
 MODEL = "model."
+FREE = ("held_out", "held_out_every", "held_out_steps")
+"""Settings that change nothing that is learned."""
 
 
 def train(
@@ -46,6 +49,7 @@ def train(
     """
     objective = Objective(start(config, device), config).to(device)
     drawer = Drawer.open(config, objective.model.sizes)
+    unseen = held_out.HeldOut.open(config, objective.model.sizes)
     optimizers = optimizers_of(objective, config)
     average = optim.Average(objective, config.optimizer.average_decay)
     kept = config.output / config.name / "state"
@@ -73,7 +77,8 @@ def train(
             means = {name: sum(values) / len(values) for name, values in sums.items()}
             sums.clear()
             rates = {"learning_rate": share * config.optimizer.learning_rate, "grad_norm": float(norm)}
-            entry = journal.entry(done, {**rates, **means})
+            looked = unseen.look(objective, average) if _is_due(done, config) else {}
+            entry = journal.entry(done, {**rates, **means, **looked})
             journal.write(entry)
             report(entry)
         if done % config.save_every == 0 or done == config.steps:
@@ -81,6 +86,12 @@ def train(
             state.save(kept, done, objective, average, optimizers, notes)
     journal.close()
     return objective
+
+
+def _is_due(done: int, config: VirstTrainConfig) -> bool:
+    """Whether what is held out is looked at."""
+    every = config.held_out_every
+    return every > 0 and (done == config.steps or done // every > (done - config.log_every) // every)
 
 
 def start(config: VirstTrainConfig, device: torch.device | str) -> Virst:
@@ -137,11 +148,13 @@ def optimizers_of(objective: Objective, config: VirstTrainConfig) -> list[torch.
 
 
 def marks_of(config: VirstTrainConfig, model: Virst, drawer: Drawer) -> dict[str, object]:
-    """What must be equal for a run to go on exactly."""
+    """What must be equal for a run to go on exactly; a backbone that reads nothing may be another."""
     marks = resume.marks(config, drawer.fingerprint(), PACKAGES)
+    settings = {name: value for name, value in marks["settings"].items() if name not in FREE}
     branch = "" if config.init else resume.start_fingerprint(config.model.branch.start)
-    started = f"{marks['start']} {model.backbone.origin()} {branch}"
-    return marks | {"start": hashlib.sha256(started.encode()).hexdigest()}
+    backbone = "" if config.stage == "warm" else model.backbone.origin()
+    started = f"{marks['start']} {backbone} {branch}"
+    return marks | {"settings": settings, "start": hashlib.sha256(started.encode()).hexdigest()}
 
 
 def _step(objective: Objective, made: Step, step: int, config: VirstTrainConfig) -> dict[str, float]:

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from hypothesis import given as given_lengths
+from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from dynin.errors import ConfigError, RequestError
 from dynin.testing import tiny
 from dynin.training.config import LoraConfig
-from dynin.virst.backbone.dynin import DyninBackbone
+from dynin.virst.backbone.dynin import DyninBackbone, alike
 from dynin.virst.backbone.protocol import Backbone, Clips, Sentences
 from dynin.virst.config import BackboneConfig
 
@@ -47,6 +49,25 @@ def test_a_batch_of_sentences_and_videos_gives_what_each_gives_alone():
         own = Clips(frames=batch.frames[video : video + 1, :count], is_frame=batch.is_frame[video : video + 1, :count])
         alone = made.read(own, Sentences(texts=(text,), videos=(0,)), given(made, 1)).st_states
         assert_close(alone[0], states[row], atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_stills_do_not_go_through_the_network_at_the_length_of_a_video(monkeypatch):
+    made, batch = backbone(), clips((5, 1, 1))
+    shapes, states = [], made.model.states
+    monkeypatch.setattr(made.model, "states", lambda x, seen: shapes.append(tuple(x.shape[:2])) or states(x, seen))
+    made.read(batch, Sentences(texts=("the dog", "a star", "the dog"), videos=(1, 0, 2)), given(made, 3))
+    (num_videos, long), (num_stills, short) = shapes
+    assert (num_videos, num_stills) == (1, 2)
+    assert short < 2 * 16 < 5 * 16 < long  # 16 codes a frame
+
+
+@given_lengths(st.lists(st.integers(1, 300), min_size=1, max_size=20))
+def test_rows_of_a_group_are_not_padded_by_more_than_a_quarter(lengths):
+    groups = alike(lengths)
+    assert sorted(row for rows in groups for row in rows) == list(range(len(lengths)))
+    for rows in groups:
+        assert min(lengths[row] for row in rows) >= 0.75 * max(lengths[row] for row in rows)
 
 
 @torch.no_grad()

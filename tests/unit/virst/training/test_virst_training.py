@@ -16,7 +16,7 @@ from dynin.training.config import LoraConfig, OptimizerConfig
 from dynin.virst import folder
 from dynin.virst.config import BackboneConfig, BranchConfig, FrameConfig, FusionConfig, VirstConfig
 from dynin.virst.training import run
-from dynin.virst.training.boxes import BoxPrompter, boxes_of
+from dynin.virst.training.boxes import BoxPrompter, boxes_of, outline
 from dynin.virst.training.config import DataConfig, TextConfig, VirstTrainConfig
 from dynin.virst.training.objective import Objective, part_of
 from dynin.virst.training.source import Drawer
@@ -153,6 +153,58 @@ def test_matrix_products_may_be_in_bfloat16(start, tmp_path):
     assert told[0]["loss"] != loss
 
 
+def test_the_backbone_alone_may_compute_in_bfloat16(start, tmp_path):
+    losses = {}
+    for dtype in ("float32", "bfloat16_backbone"):
+        config = settings(start, tmp_path, dtype=dtype)
+        objective = Objective(run.start(config, "cpu"), config)
+        step = Drawer.open(config, objective.model.sizes).step(0)
+        found = objective.model(step.batch)
+        assert found.features.cells.dtype == found.prompts.tokens.dtype == torch.float32
+        losses[dtype] = objective(step, torch.Generator().manual_seed(0))[0].item()
+    assert losses["bfloat16_backbone"] == pytest.approx(losses["float32"], rel=0.01)
+    assert losses["bfloat16_backbone"] != losses["float32"]
+
+
+@pytest.mark.parametrize("stage", ["warm", "alignment"])
+def test_looks_at_what_is_held_out_are_told_and_change_nothing(start, tmp_path, stage):
+    told = []
+    plain = run.train(settings(start, tmp_path / "plain", stage))
+    seen = {"video": DataConfig(split="held_out", num_videos=3, num_frames=12)}
+    config = settings(start, tmp_path / "looking", stage, held_out=seen, held_out_every=1, held_out_steps=2)
+    looking = run.train(config, report=told.append)
+    for (name, first), second in zip(plain.state_dict().items(), looking.state_dict().values(), strict=True):
+        assert torch.equal(first, second), name
+    assert all(0 <= figures["held_out_video_iou_visible"] <= 1 for figures in told)
+    assert ("held_out_video_iou_propagated" in told[0]) == (stage == "warm")
+    again = run.train(
+        replace(config, held_out={}, held_out_every=0), report=told.append
+    )  # the run may be looked at less
+    assert len(told) == 2
+    assert again.config.held_out == {}
+    with pytest.raises(ConfigError, match="give both, or neither"):
+        settings(start, tmp_path, held_out_every=5)
+
+
+def test_a_warm_branch_outlives_the_backbone_that_stood_beside_it(start, tmp_path):
+    config = settings(start, tmp_path / "runs", "warm", steps=1)
+    first = run.train(config)
+    run.export(config, tmp_path / "warm-model", {})
+    other = tiny_model(tmp_path / "other", seed=1)
+    model = replace(config.model, backbone=replace(config.model.backbone, start=str(other)))
+    moved = Objective(run.start(replace(config, model=model), "cpu"), config)
+    marks = [
+        run.marks_of(config, each.model, Drawer.open(config, each.model.sizes))["start"] for each in (first, moved)
+    ]
+    assert marks[0] == marks[1]
+    branch = replace(config.model.branch, start=str(tmp_path / "warm-model"))
+    onward = run.start(settings(start, tmp_path, model=replace(model, branch=branch)), "cpu")
+    with pytest.raises(CheckpointError, match="trained beside another content"):
+        folder.load(tmp_path / "warm-model", start=str(other))
+    held = folder.load(tmp_path / "warm-model").branch.state_dict()
+    assert all(torch.equal(value, held[name]) for name, value in onward.branch.state_dict().items())
+
+
 def test_a_step_is_drawn_from_its_number_alone(start, tmp_path):
     config = settings(start, tmp_path, fewest_frames=2)
     drawer = Drawer.open(config, run.start(config, "cpu").sizes)
@@ -201,7 +253,12 @@ def test_boxes_hold_their_masks_and_nothing_has_none():
     assert torch.allclose(boxes[0], torch.tensor([0.2, 0.3, 0.5, 0.5, 1.0]))
     assert not boxes[1].any()
     prompter = BoxPrompter(3, 8, torch.Generator().manual_seed(0))
-    assert prompter(masks).shape == (2, 3, 8)
+    codes = []
+    prompts = prompter(masks, lambda points: codes.append(points) or torch.ones(2, 3, 8))
+    assert torch.allclose(prompts - prompter(masks, lambda points: torch.zeros(2, 3, 8)), boxes[:, 4:, None])
+    assert torch.allclose(codes[0][0, 0], boxes[0, :2])  # its upper left corner
+    corners = outline(boxes, 4)[0]
+    assert torch.allclose(corners, torch.tensor([[0.2, 0.3], [0.5, 0.3], [0.5, 0.5], [0.2, 0.5]]))
 
 
 def test_settings_that_contradict_are_refused(start, tmp_path):
