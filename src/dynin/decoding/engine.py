@@ -72,6 +72,10 @@ class _Entry:
     num_rows: int
     num_columns: int
     """Of its canvas, both branches counted, before it grows."""
+    num_remembered: int
+    """Rows whose keys and values are remembered, both branches counted."""
+    longest: int
+    """Columns of a row when it has grown as far as it may."""
     going: Decoding[Decoded]
     query: Query | None = None
     state: State = "waiting"
@@ -151,6 +155,12 @@ class Engine:
                 f"the job takes up to {columns} columns, but a pass has {self.limits.max_columns} (max_columns); "
                 "shorten it, or allow more"
             )
+        remembered, longest = _num_remembered(job), _longest(job)
+        if remembered and not self.denoiser.fits(remembered, longest):
+            raise RequestError(
+                f"the job wants {remembered} rows of up to {longest} columns remembered, more than the memory of keys "
+                "and values may take; allow more, shorten it, or decode it without memory (preset exact)"
+            )
         if job.generator is None and any(segment.policy.is_random for segment in job.segments):
             raise RequestError("a policy of the job draws random numbers, but it has no generator; pass one")
         going = decoding(job.canvas, job.segments, mask_id=self.mask_id, generator=job.generator, observer=job.observer)
@@ -159,6 +169,8 @@ class Engine:
             first_key=self._next_key,
             num_rows=len(job.canvas.ids),
             num_columns=job.canvas.ids.numel() * (2 if _is_guided(job) else 1),
+            num_remembered=remembered,
+            longest=longest,
             going=going,
         )
         self._next_number += 1
@@ -220,12 +232,14 @@ class Engine:
     # ---- a step -----------------------------------------------------------------------------------------------------
 
     def _admit(self) -> list[_Entry]:
-        """Begin waiting jobs in their order while there are columns for them; those that ended at once."""
+        """Begin waiting jobs in their order while there are columns and memory for them; those that ended at once."""
         ended = []
         used = sum(self._cost(entry) for entry in self._running)
         while self._waiting and len(self._running) < self.limits.max_running:
             entry = self._waiting[0]
             if self._running and used + entry.num_columns > self.limits.max_columns:
+                break
+            if not self._is_memorable(entry):
                 break
             self._waiting.popleft()
             _advance(entry, None)
@@ -237,6 +251,14 @@ class Engine:
             used += self._cost(entry)
             self._running.append(entry)
         return ended
+
+    def _is_memorable(self, entry: _Entry) -> bool:
+        """Whether a job can be remembered beside those that are running, all as long as the longest of them."""
+        together = [other for other in (*self._running, entry) if other.num_remembered]
+        if not entry.num_remembered or len(together) == 1:
+            return True
+        num_rows = sum(other.num_remembered for other in together)
+        return self.denoiser.fits(num_rows, max(other.longest for other in together))
 
     def _choose(self) -> list[_Entry]:
         """The running jobs of a pass: those stepped longest ago, as many as fit, at least one."""
@@ -318,11 +340,22 @@ def _is_guided(job: EngineJob) -> bool:
     return any(segment.policy.guidance_scale > 0 for segment in job.segments)
 
 
-def _most_columns(job: EngineJob) -> int:
-    """Columns of a job when it has grown as far as it may."""
+def _num_remembered(job: EngineJob) -> int:
+    """Rows of a job whose keys and values are remembered, both branches counted."""
+    is_remembered = any(segment.policy.passes is not None for segment in job.segments)
+    return len(job.canvas.ids) * (2 if _is_guided(job) else 1) if is_remembered else 0
+
+
+def _longest(job: EngineJob) -> int:
+    """Columns of a row of a job when it has grown as far as it may."""
     length = job.canvas.ids.shape[1]
     for segment in job.segments:
         counts = segment.is_target.sum(dim=1)
         shortest = int(counts.where(counts > 0, counts.amax()).min()) if counts.numel() else 0
         length += max(0, (segment.policy.max_len or 0) - shortest)
-    return length * len(job.canvas.ids) * (2 if _is_guided(job) else 1)
+    return length
+
+
+def _most_columns(job: EngineJob) -> int:
+    """Columns of a job when it has grown as far as it may."""
+    return _longest(job) * len(job.canvas.ids) * (2 if _is_guided(job) else 1)

@@ -118,6 +118,10 @@ class BatchDenoiser(Protocol):
         """Columns that answering will compute."""
         ...
 
+    def fits(self, num_rows: int, length: int) -> bool:
+        """Whether so many rows, each of so many columns, can be remembered together."""
+        ...
+
     def forget(self, keys: Sequence[int]) -> None:
         """Rows that will not be asked about again, or must be looked at anew."""
         ...
@@ -139,6 +143,10 @@ class OneByOne:
         """All columns of the rows of which something is asked."""
         asked = query.counts or (1,) * len(query.ids)
         return query.ids.shape[1] * sum(1 for count in asked if count)
+
+    def fits(self, num_rows: int, length: int) -> bool:
+        """Always: nothing is remembered here."""
+        return True
 
     def forget(self, keys: Sequence[int]) -> None:
         """Nothing is remembered."""

@@ -190,6 +190,12 @@ class CachedDenoiser:
             return True
         return note.refresh.is_due(begins_block=note.begins_block, num_passes=num_passes, drift=drift)
 
+    def fits(self, num_rows: int, length: int) -> bool:
+        """Whether keys and values of so many sequences, each of so many columns, stay within the bound."""
+        if self._max_bytes is None:
+            return True
+        return cache_bytes(self._model.config, num_rows, length, self._model.embed.weight.dtype) <= self._max_bytes
+
     def forget(self, keys: Sequence[Hashable] | None = None) -> None:
         """Give the memory of some sequences back, or of all."""
         memory = self._memory

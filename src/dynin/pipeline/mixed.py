@@ -70,6 +70,10 @@ class MixedDenoiser:
         few = min(length, query.window.columns.shape[1] + 2 * query.refresh.vicinity)
         return sum(length if self._memory.is_due(note) else few for note in _notes(query))
 
+    def fits(self, num_rows: int, length: int) -> bool:
+        """Whether keys and values of so many rows, each of so many columns, stay within the bound."""
+        return self._memory.fits(num_rows, length)
+
     def forget(self, keys: Sequence[int]) -> None:
         """Give the memory of rows back."""
         self._memory.forget([(key, branch) for key in keys for branch in range(2)])

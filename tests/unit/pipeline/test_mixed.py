@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import pytest
 import torch
 
 from dynin.decoding.canvas import Canvas, Segment
@@ -10,6 +11,8 @@ from dynin.decoding.engine import Engine, EngineJob, Limits
 from dynin.decoding.policy import DecodingPolicy
 from dynin.decoding.query import Query
 from dynin.decoding.refresh import Refresh
+from dynin.errors import RequestError
+from dynin.model.cached import cache_bytes
 from dynin.model.config import ModelConfig
 from dynin.model.transformer import Transformer, initialise
 from dynin.pipeline.denoiser import PolicyDenoiser
@@ -23,8 +26,8 @@ CONFIG = ModelConfig(d_model=32, num_heads=4, num_kv_heads=4, num_layers=2, mlp_
 class Listening(MixedDenoiser):
     """Keeps what each pass was asked, and what it was said to cost."""
 
-    def __init__(self, model: Transformer) -> None:
-        super().__init__(model)
+    def __init__(self, model: Transformer, *, max_cache_bytes: int | None = None) -> None:
+        super().__init__(model, max_cache_bytes=max_cache_bytes)
         self.passes: list[list[tuple[int, bool]]] = []
 
     def answer_all(self, queries: Sequence[Query]):
@@ -81,3 +84,31 @@ def test_the_memory_of_jobs_that_ended_is_given_back() -> None:
     while not engine.is_idle:
         engine.step()
     assert denoiser._memory.num_bytes == 0
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 3])
+def test_jobs_wait_for_a_memory_that_others_hold_and_come_out_all_the_same(num_rows: int) -> None:
+    model = network()
+    room = cache_bytes(CONFIG, num_rows, 40, torch.float32)
+    denoiser = Listening(model, max_cache_bytes=room)
+    engine = Engine(denoiser, MASK)
+    numbers = [engine.submit(job(number)) for number in range(7)]
+    found, most = {}, 0
+    while not engine.is_idle:
+        found |= {number: engine.poll(number) for number in engine.step()}
+        most = max(most, denoiser._memory.num_bytes)
+    assert 0 < most <= room
+    assert {status.state for status in found.values()} == {"done"}
+    for number in numbers:
+        work = job(number)
+        alone = ParallelDecoder(PolicyDenoiser(model), MASK).run(work.canvas, work.segments)
+        assert found[number].decoded.ids.tolist() == alone.ids.tolist()
+
+
+def test_a_job_that_no_memory_will_ever_hold_is_refused_at_once() -> None:
+    denoiser = MixedDenoiser(network(), max_cache_bytes=cache_bytes(CONFIG, 1, 40, torch.float32) - 1)
+    engine = Engine(denoiser, MASK)
+    with pytest.raises(RequestError, match="1 rows of up to 22 columns"):
+        engine.submit(job(0))
+    engine.submit(job(3))  # remembers nothing
+    assert not engine.is_idle
