@@ -55,6 +55,9 @@ class Scripted:
     def encode(self, frames: Tensor, *, chunk: int = 8) -> FrameFeatures:
         raise NotImplementedError
 
+    def place(self, points: Tensor) -> Tensor:
+        raise NotImplementedError
+
     def without_memory(self, features: FrameFeatures) -> Tensor:
         return features.cells
 
