@@ -20,7 +20,7 @@ WORLD_SEED = 7
 PROMPTS: Mapping[str, tuple[str, ...]] = {
     "t2t": ("What is 3 + 4 - 2?", "Count the red apples: star red apple dog red apple", "compute 4 + 10 /no_think"),
     "t2i": ("a dog above a red apple on a blue background", "three stars on a red background"),
-    "t2v": ("a star moves right on a green background",),
+    "t2v": ("a fish moves left on a blue background",),
     "t2s": ("a dog left of a cat on a white background",),
 }
 """Tasks that take nothing but text."""
