@@ -294,4 +294,4 @@ def test_one_of_two_processes_holds_what_was_planned(tmp_path):
     told = [line.split() for line in torchrun(tmp_path, SHARED, 2).stdout.splitlines()]
     for is_frugal in ("False", "True"):
         planned, real = zip(*(map(int, words[1:]) for words in told if words[:1] == [is_frugal]), strict=True)
-        assert_near(planned[0], max(real))
+        assert 0.5 < max(real) / planned[0] < 2, told  # what is held meanwhile depends on which process waits
