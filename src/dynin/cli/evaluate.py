@@ -91,11 +91,10 @@ def evaluate(
             if not console.is_terminal and done == total:
                 console.print(f"{row}: {total} examples scored", highlight=False)
 
-        about = {"dtype": dtype or "as loaded"}
-        if suite == "two-step":
-            scores = two_step.evaluate(loaded, wanted, output, about={"title": suite, **about}, progress=show)
-        else:
-            scores = runner.evaluate(loaded, wanted, output, about=about, progress=show)
+        is_direct = suite == "emoji-world"
+        about = {**({} if is_direct else {"title": suite}), "dtype": dtype or "as loaded"}
+        fulfil = runner.at_once if is_direct else two_step.fulfil
+        scores = runner.evaluate(loaded, wanted, output, about=about, progress=show, fulfil=fulfil)
     typer.echo(report.table(scores))
     typer.echo(f"written to {output}")
 

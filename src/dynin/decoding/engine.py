@@ -239,7 +239,7 @@ class Engine:
             entry = self._waiting[0]
             if self._running and used + entry.num_columns > self.limits.max_columns:
                 break
-            if not self._is_memorable(entry):
+            if not self._has_memory_for(entry):
                 break
             self._waiting.popleft()
             _advance(entry, None)
@@ -252,7 +252,7 @@ class Engine:
             self._running.append(entry)
         return ended
 
-    def _is_memorable(self, entry: _Entry) -> bool:
+    def _has_memory_for(self, entry: _Entry) -> bool:
         """Whether a job can be remembered beside those that are running, all as long as the longest of them."""
         together = [other for other in (*self._running, entry) if other.num_remembered]
         if not entry.num_remembered or len(together) == 1:

@@ -10,15 +10,12 @@ the suite, of the same examples and from the same seeds. Does not know judges, r
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import MappingProxyType
 
 from dynin.config import suggest
 from dynin.data.emoji_world import problem, wording
 from dynin.data.example import Example
 from dynin.errors import RequestError
-from dynin.evaluation import runner
-from dynin.evaluation.report import Score
 from dynin.evaluation.runner import Wanted
 from dynin.pipeline.dynin import Dynin
 from dynin.pipeline.request import Request
@@ -86,27 +83,14 @@ def require_rows(rows: Sequence[str]) -> None:
             )
 
 
-def evaluate(
-    model: Dynin,
-    wanted: Wanted,
-    output: Path | None = None,
-    *,
-    about: Mapping[str, object] | None = None,
-    progress: Callable[[str, int, int], None] = lambda row, done, total: None,
-) -> dict[str, Score]:
-    """Score crossed rows done in steps; as `runner.evaluate` does them in one, on the same examples and seeds.
-
-    Raises:
-        RequestError: If a row is no crossed task, or a program that it needs is missing.
-    """
-    require_rows(wanted.rows)
-    return runner.evaluate(model, wanted, output, about=about, progress=progress, fulfil=fulfil)
-
-
 def fulfil(
     model: Dynin, examples: Sequence[Example], wanted: Wanted, *, num_done: int, size_px: int | None
 ) -> list[Result]:
-    """Some examples of a row, step by step; calls of the network and seconds are those of all steps together."""
+    """Some examples of a row, step by step, for `runner.evaluate`; what it took is that of all steps together.
+
+    Raises:
+        RequestError: If a step's request cannot be fulfilled.
+    """
     steps = PIPELINES[examples[0].task]
     texts: list[list[str]] = [[] for _ in examples]
     results: list[Result] = []

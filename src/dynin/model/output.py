@@ -44,7 +44,7 @@ class OutputRows:
         if len(pieces) == 1:
             return F.linear(hidden, pieces[0])
         result = hidden.new_empty(len(hidden), sum(len(part) for part in parts))
-        is_few = 1 < len(hidden) <= _FEW and hidden.dtype == torch.float32
+        is_few = hidden.is_cpu and hidden.dtype == torch.float32 and 1 < len(hidden) <= _FEW
         start = 0
         for piece in pieces:
             place = result[:, start : start + len(piece)]

@@ -1,5 +1,6 @@
 """Training rows by task, step and batch: they repeat themselves, and speech comes from the shard."""
 
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -33,6 +34,16 @@ def utterances() -> Utterances:
     codes = np.repeat(np.arange(len(SAID)), 3).astype(np.uint16)
     offsets = np.arange(0, len(codes) + 1, 3)
     return Utterances(texts=tuple(SAID), voices=tuple(SAID.values()), all_codes=codes, offsets=offsets)
+
+
+def test_sentences_are_drawn_as_often_as_the_domain_says_their_form() -> None:
+    shard, generator = utterances(), np.random.default_rng(0)
+    drawn = Counter(shard.texts[shard.draw(generator)] for _ in range(4000))
+    for text, weight in zip(shard.texts, shard.weights, strict=True):
+        assert drawn[text] / 4000 == pytest.approx(weight, abs=0.03)
+    spoken = Counter(shard.draw_target(generator) for _ in range(4000))
+    assert {shard.voices[index] for index in spoken} == {"slt"}
+    assert spoken[0] / spoken[4] == pytest.approx(shard.weights[0] / shard.weights[4], rel=0.2)
 
 
 def mixture(**changes: object) -> Mixture:

@@ -136,6 +136,6 @@ def test_the_command_scores_a_real_model_on_the_examples_of_the_direct_task(tmp_
     assert "unknown figure 't2i'" in capsys.readouterr().err
 
 
-def test_a_row_that_is_no_crossed_task_is_refused_before_anything_is_made(tiny):
+def test_a_row_that_is_no_crossed_task_is_refused():
     with pytest.raises(RequestError, match=r"unknown figure 's2t'.*two steps make one of s2i, i2s, v2s, s2s, s2v"):
-        two_step.evaluate(tiny, Wanted(seed=SEED, rows=("s2t",)))
+        two_step.require_rows(("s2i", "s2t"))

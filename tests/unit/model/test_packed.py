@@ -81,9 +81,10 @@ def test_logits_over_a_list_are_those_of_the_head(ids: torch.Tensor) -> None:
     assert_close(rows.logits(hidden, None), MODEL.head(hidden))
 
 
-def test_a_table_in_pieces_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("num_states", [1, 2, 6, 7, 20])
+def test_a_table_in_pieces_gives_the_same(num_states: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dynin.model.output._PIECE_BYTES", 5 * TINY.d_model * 4)
-    hidden = torch.randn(6, TINY.d_model, generator=torch.Generator().manual_seed(0))
+    hidden = torch.randn(num_states, TINY.d_model, generator=torch.Generator().manual_seed(0))
     for ids in (None, torch.arange(3, 58), torch.tensor([1, 9, 8, 7, 6, 5, 4, 3, 2])):
         assert_close(OutputRows(MODEL.output.weight).logits(hidden, ids), MODEL.head(hidden, ids), rtol=1e-5, atol=1e-5)
 
