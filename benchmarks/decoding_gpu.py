@@ -1,6 +1,7 @@
 """Tier L: how fast the 8B shape decodes on one GPU, beside the published samplers and beside what the GPU allows.
 
     python benchmarks/decoding.py --tier L                                        # at most eight minutes
+    python benchmarks/decoding.py --tier L --minutes 2.5                          # the rows of most worth come first
     python benchmarks/decoding.py --tier L --device cpu --width 0.0625 --rehearse # the same rows, small, on a processor
 
 Enters: a device, a share of the width. Leaves: a table, and decoding-L.json in --output, written after each row. Does
@@ -12,15 +13,19 @@ speed is measured as if a trained model had been that sure.
     image     1,024 codes with guidance: exact, and with fewer rows, steps and guided passes
     speech    512 units in blocks of 128: 64 and 32 steps, and how long the first block takes
     float8    the same with the blocks' matrices and what they multiply in 8 bits, the head in bfloat16
+    passes    plain; graphed, recorded once and replayed; compiled, recorded of layers with joined operations
 
 Floors follow from rates measured in the same run: the larger of arithmetic and bytes moved, launches not counted. Rows
-come in the order of their worth; where the minutes are up, the rest is left out and said so.
+come in the order of their worth. A row that fails says why and is followed by the next; where the minutes are up, the
+rest is left out and said so, and a row that goes on for long after that ends the run.
 """
 
 import argparse
 import json
-import math
+import os
 import platform
+import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,29 +34,34 @@ from statistics import median
 from typing import Any
 
 import torch
-from decoding_shapes import FLOAT8, Floors, Shape, draw_network, float8_copy, holds_float8, measured_rates
-from torch import Tensor
+from decoding_gpu_rows import (
+    MASK,
+    Way,
+    busiest,
+    image,
+    image_reference,
+    reference_steps,
+    sameness,
+    speech,
+    speech_reference,
+    text,
+    text_steps,
+    waits,
+)
+from decoding_shapes import FLOAT8, Floors, Shape, draw_network, float8_copy, joined, measured_rates
 
 from dynin.decoding.canvas import Canvas, Segment
 from dynin.decoding.decoder import ParallelDecoder
 from dynin.decoding.policy import DecodingPolicy, published_image
-from dynin.decoding.query import Query
 from dynin.decoding.refresh import Refresh
 from dynin.decoding.trace import Step
-from dynin.model.transformer import Transformer
-from dynin.pipeline.denoiser import PolicyDenoiser
 from dynin.testing.oracle import PublishedNetwork
-from dynin.testing.oracle_grid import GridSettings, Rows, decode_grid
-from dynin.testing.oracle_speech import SpeechSettings, decode_speech
-from dynin.testing.oracle_text import TextSettings, decode_text
 from dynin.types import Modality
 from dynin.vocabulary import PUBLISHED
 
-MASK = PUBLISHED["mask"]
-BLOCK = {Modality.TEXT: 32, Modality.SPEECH: 128}
 ENDS = {Modality.TEXT: ("eos",), Modality.IMAGE: (), Modality.SPEECH: ("eoa", "eos")}
-OFTEN = 3
-"""Times that a step is timed; a whole decoding once, after the same one in fewer steps to warm up."""
+GRACE_S = 10.0
+"""Seconds after its minutes at which a run ends, whatever it does."""
 
 
 class Bench:
@@ -59,53 +69,86 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         """Draw the network and read the device's rates."""
+        self.started = time.monotonic()
+        self.until = self.started + 60 * options.minutes
         self.device = torch.device(options.device)
-        self.until = time.monotonic() + 60 * options.minutes
         self.shape = Shape.rehearsed(options.width) if options.rehearse else Shape.whole(options.width)
         self.path: Path = options.output / "decoding-L.json"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.rows: list[dict[str, Any]] = []
         self.left_out: list[str] = []
+        self.about: dict[str, Any] = {"network": self.shape.config.to_dict(), "torch": torch.__version__}
+        self.about |= {"python": platform.python_version(), "device": platform.processor()}
+        if self.device.type == "cuda":
+            self.about["device"] = torch.cuda.get_device_name(self.device)
+        watch = threading.Timer(60 * options.minutes + GRACE_S, self.give_up)
+        watch.daemon = True
+        watch.start()
         self.rates = measured_rates(self.device)
+        self.about |= {"rates": self.rates, "rates_s": time.monotonic() - self.started}
         self.floors = Floors(self.shape, self.rates)
         self.model = draw_network(self.shape, self.device)
         self.oracle = PublishedNetwork.of(self.model)
         self.allowed = {name: PUBLISHED.allowed_ids(name, *ends).to(self.device) for name, ends in ENDS.items()}
+        self.wait()
+        self.about["ready_s"] = time.monotonic() - self.started
 
     def put(self, kind: str, what: str, work: Callable[[], dict[str, Any]], **about: Any) -> None:
-        """Measure a row, write and print it; leave it out where time is up or memory is short."""
+        """Measure a row, write and print it; leave it out where time is up, and say what happened where it fails."""
         name = f"{kind} {what} {' '.join(f'{key} {value}' for key, value in about.items())}"
         if time.monotonic() > self.until:
             self.left_out.append(name)
             return
+        row = {"kind": kind, "what": what, **about}
+        started = time.monotonic()
         try:
-            found = work()
-        except torch.cuda.OutOfMemoryError:
-            found = {"out_of_memory": True}
-        torch.cuda.empty_cache()  # nothing without a GPU
-        row = {"kind": kind, "what": what, **about, **found}
+            if self.device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(self.device)
+            row |= work()
+            if self.device.type == "cuda":
+                row["peak_gb"] = torch.cuda.max_memory_allocated(self.device) / 1e9
+        except Exception as error:  # a row that fails must not cost the others
+            row["failed"] = f"{type(error).__name__}: {str(error).strip()[:500]}"
+            del error
+            self.tidy()
+        row["row_s"] = time.monotonic() - started
         if "ms" in row and "floor_ms" in row:
             row["share_of_floor"] = row["floor_ms"] / row["ms"]
         self.rows.append(row)
         self.write()
         print(line(row), flush=True)
 
+    def tidy(self) -> None:
+        """Give memory back after a failure, where the device still answers."""
+        try:
+            torch.cuda.empty_cache()  # nothing without a GPU
+        except RuntimeError as error:
+            print(f"the device is of no use any more: {str(error).splitlines()[0]}", flush=True)
+
     def write(self) -> None:
-        """Everything so far."""
-        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.processor()
-        about = {"device": name, "torch": torch.__version__, "python": platform.python_version(), "rates": self.rates}
-        about |= {"network": self.shape.config.to_dict(), "left_out": self.left_out}
-        self.path.write_text(json.dumps({**about, "rows": self.rows}, indent=1) + "\n", encoding="ascii")
+        """Everything so far, whole or not at all."""
+        draft = self.path.with_suffix(".part")
+        told = {**self.about, "left_out": self.left_out, "rows": self.rows}
+        draft.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        draft.replace(self.path)
+
+    def give_up(self) -> None:
+        """End the run in the middle of a row."""
+        print("bench: the minutes are long up; the row that ran is lost", flush=True)
+        self.left_out.append("the row that ran when the minutes were long up, and those after it")
+        self.write()
+        sys.stdout.flush()
+        os._exit(3)
 
     def wait(self) -> None:
         """Until the device is done."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def ms(self, run: Callable[[], object], often: int = 1) -> float:
-        """Median milliseconds of a run."""
-        taken = []
-        for _ in range(often):
+    def ms(self, run: Callable[[], object], often: int = 1, short_ms: float = float("inf")) -> float:
+        """Median milliseconds of a run; once where it is not short."""
+        taken: list[float] = []
+        while len(taken) < often and (not taken or taken[0] < short_ms):
             self.wait()
             started = time.perf_counter()
             run()
@@ -133,9 +176,8 @@ class Bench:
         modality: Modality,
         canvas: Canvas,
         policy: DecodingPolicy,
-        model: Transformer | None = None,
+        denoiser: Any,
         observer: Callable[[Step], None] | None = None,
-        denoiser: Any = None,
     ) -> int:
         """Decode once; the number of forward passes."""
         segment = Segment(
@@ -145,253 +187,141 @@ class Bench:
             policy=policy,
         )
         generator = torch.Generator(self.device).manual_seed(0)
-        denoiser = denoiser or PolicyDenoiser(model or self.model)
         decoder = ParallelDecoder(denoiser, MASK)
         return decoder.run(canvas, [segment], generator=generator, observer=observer).num_forwards
 
 
-class Watched:
-    """Notes how long each step takes, from one query to the next, the device's work included."""
-
-    def __init__(self, bench: Bench, model: Transformer) -> None:
-        self._bench, self._inner = bench, PolicyDenoiser(model)
-        self.steps: list[tuple[bool, float]] = []
-        """Whether a step began a block, and when it was asked."""
-
-    def answer(self, query: Query) -> Tensor:
-        """Pass a query on."""
-        self._bench.wait()
-        self.steps.append((query.step == 0, 1e3 * time.perf_counter()))
-        return self._inner.answer(query)
-
-    def medians(self) -> tuple[float, float]:
-        """Milliseconds of steps that begin a block, the first of all left out, and of the others."""
-        taken: tuple[list[float], list[float]] = ([], [])
-        for (begins, start), (_, end) in zip(self.steps[1:], self.steps[2:], strict=False):
-            taken[not begins].append(end - start)
-        return median(taken[0] or [math.nan]), median(taken[1] or [math.nan])
+EXACT = published_image()
+FAST = replace(EXACT, num_steps=12, guidance_interval=(0.5, 1.0), refresh=Refresh(every=4))
 
 
-def blocks(num_new: int, block_len: int, steps_each: int, **more: Any) -> DecodingPolicy:
-    """A policy whose plan alone says how many places a step reveals."""
-    return DecodingPolicy(num_steps=steps_each * math.ceil(num_new / block_len), block_len=block_len, **more)
+def first_rows(bench: Bench, plain: Way, graphed: Way) -> None:
+    """Of the network as it is: every column once, at one sequence."""
+    short = bench.shape.short_prompt
+    reference_steps(bench, 1, short)
+    text_steps(bench, plain, 1, short)
+    text_steps(bench, graphed, 1, short)
+    for per_forward in (10, 3):
+        text(bench, plain, 1, short, per_forward)
+        text(bench, graphed, 1, short, per_forward)
+    text(bench, graphed, 1, short, 10, is_fresh=False)
+    speech(bench, graphed, 1, 32)
+    speech(bench, plain, 1, 32)
+    image(bench, plain, 1, "exact", EXACT)
+    image(bench, plain, 1, "fast", FAST)
+    sameness(bench, plain, graphed)
+    waits(bench, plain)
+    waits(bench, graphed)
+    busiest(bench, graphed)
 
 
-def text_steps(bench: Bench, batch: int, prompt_len: int) -> None:
-    """The reference's step, ours in full, and those of a block with memory."""
-    num_new, block_len = bench.shape.text_len, bench.shape.block(BLOCK[Modality.TEXT])
-    canvas, length = bench.canvas(Modality.TEXT, batch, prompt_len, num_new), prompt_len + num_new
-    about = {"batch": batch, "prompt": prompt_len}
-
-    def reference() -> dict[str, Any]:
-        told = TextSettings(mask_id=MASK, num_new=num_new, num_steps=num_new, block_len=block_len, stop_after=1)
-        run = lambda: decode_text(bench.oracle, canvas.ids[:, :prompt_len], told)  # noqa: E731
-        run()
-        return {"ms": bench.ms(run, OFTEN), "floor_ms": bench.floors.ms(batch * length, length, batch * length)}
-
-    bench.put("step", "reference", reference, **about)
-
-    def watched() -> tuple[float, float]:
-        steps = Watched(bench, bench.model)
-        refresh = Refresh(per_block=True)
-        bench.decode(Modality.TEXT, canvas, blocks(num_new, block_len, 8, refresh=refresh), denoiser=steps)
-        return steps.medians()
-
-    found: list[tuple[float, float]] = []
-
-    def refreshed() -> dict[str, Any]:
-        found.append(watched())
-        return {"ms": found[0][0], "floor_ms": bench.floors.ms(batch * length, length, batch * block_len)}
-
-    def within() -> dict[str, Any]:
-        if not found:
-            found.append(watched())
-        return {
-            "ms": found[0][1],
-            "floor_ms": bench.floors.block_ms(batch, block_len, length),
-        }
-
-    bench.put("step", "refresh", refreshed, **about)
-    bench.put("step", "block", within, **about)
+def float8_rows(bench: Bench, plain: Way, graphed: Way) -> None:
+    """The same in 8 bits."""
+    short = bench.shape.short_prompt
+    text_steps(bench, graphed, 1, short)
+    for per_forward in (10, 3):
+        text(bench, graphed, 1, short, per_forward)
+    text(bench, graphed, 1, short, 10, is_fresh=False)
+    speech(bench, graphed, 1, 32)
+    image(bench, plain, 1, "exact", EXACT)
+    image(bench, plain, 1, "fast", FAST)
+    text(bench, plain, 1, short, 10)
 
 
-def text(bench: Bench, model: Transformer, batch: int, prompt_len: int, per_forward: int, *, is_fresh: bool) -> None:
-    """Tokens per second with so many tokens a forward pass, keys and values made anew per block or once."""
-    num_new, block_len = bench.shape.text_len, bench.shape.block(BLOCK[Modality.TEXT])
-    steps_each = max(1, round(block_len / per_forward))
-    policy = blocks(num_new, block_len, steps_each, refresh=Refresh(per_block=is_fresh))
-    canvas, length = bench.canvas(Modality.TEXT, batch, prompt_len, num_new), prompt_len + num_new
-    is_float8 = holds_float8(model)
-
-    def run() -> dict[str, Any]:
-        bench.decode(Modality.TEXT, canvas, replace(policy, num_steps=num_new // block_len), model)
-        count: list[int] = []
-        taken = bench.ms(lambda: count.append(bench.decode(Modality.TEXT, canvas, policy, model)))
-        num_full = num_new // block_len if is_fresh else 1
-        full = bench.floors.ms(batch * length, length, batch * block_len, is_float8=is_float8)
-        part = bench.floors.block_ms(batch, block_len, length, is_float8=is_float8)
-        tokens = batch * num_new
-        told = {"tokens_per_forward": num_new / count[0], "per_second": 1e3 * tokens / taken, "unit": "tok/s"}
-        return {"ms": taken, "floor_ms": num_full * full + (count[0] - num_full) * part, **told}
-
-    about = {"batch": batch, "prompt": prompt_len, "refresh": "block" if is_fresh else "once"}
-    bench.put("text", f"{per_forward} a forward", run, dtype=FLOAT8 if is_float8 else "bfloat16", **about)
+def compiled_rows(bench: Bench, plain: Way, way: Way) -> None:
+    """With joined operations: few, since each of their shapes is compiled."""
+    short = bench.shape.short_prompt
+    text_steps(bench, way, 1, short)
+    text(bench, way, 1, short, 10)
+    text(bench, way, 1, short, 3)
+    text(bench, way, 1, short, 10, is_fresh=False)
+    sameness(bench, plain, way)
+    busiest(bench, way)
 
 
-def image(bench: Bench, model: Transformer, batch: int, what: str, policy: DecodingPolicy) -> None:
-    """Pictures with guidance; the floor is that of exact decoding in as many steps."""
-    num_new, prompt_len = bench.shape.image_len, bench.shape.short_prompt
-    canvas, length = bench.canvas(Modality.IMAGE, batch, prompt_len, num_new), prompt_len + num_new + 1
-    is_float8 = holds_float8(model)
-
-    def run() -> dict[str, Any]:
-        bench.decode(Modality.IMAGE, canvas, replace(policy, num_steps=2), model)
-        taken = bench.ms(lambda: bench.decode(Modality.IMAGE, canvas, policy, model))
-        floor = bench.floors.ms(
-            2 * batch * length, length, 2 * batch * num_new * 0.64, len(PUBLISHED.image), is_float8=is_float8
-        )
-        floor *= policy.num_steps
-        return {"ms": taken, "floor_ms": floor, "per_second": 1e3 * batch / taken, "unit": "images/s"}
-
-    bench.put("image", what, run, batch=batch, steps=policy.num_steps, dtype=FLOAT8 if is_float8 else "bfloat16")
+def batch_rows(bench: Bench, way: Way, batch: int) -> None:
+    """Many sequences at once."""
+    short = bench.shape.short_prompt
+    text(bench, way, batch, short, 10)
+    text(bench, way, batch, short, 10, is_fresh=False)
+    text(bench, way, batch, short, 3)
 
 
-def image_reference(bench: Bench, batch: int) -> None:
-    """A step of the published sampler of pictures."""
-    num_new, prompt_len = bench.shape.image_len, bench.shape.short_prompt
-    canvas, length = bench.canvas(Modality.IMAGE, batch, prompt_len, num_new), prompt_len + num_new + 1
-    assert canvas.attend is not None
-    rows = Rows(ids=canvas.ids, attend=canvas.attend, uncond_ids=canvas.uncond_ids, uncond_attend=canvas.uncond_attend)
-    told = GridSettings(
-        mask_id=MASK,
-        num_places=num_new,
-        first_id=PUBLISHED.image.start,
-        num_classes=len(PUBLISHED.image),
-        num_steps=1,
-        guidance_scale=3.5,
-        prefix_len=prompt_len,
-    )
-
-    def run() -> dict[str, Any]:
-        step = lambda: decode_grid(bench.oracle, rows, told, generator=torch.Generator(bench.device))  # noqa: E731
-        step()
-        floor = bench.floors.ms(2 * batch * length, length, 2 * batch * length)
-        return {"ms": bench.ms(step, OFTEN), "floor_ms": floor}
-
-    bench.put("step", "image reference", run, batch=batch)
-
-
-def speech(bench: Bench, model: Transformer, batch: int, num_steps: int) -> None:
-    """Speech with memory, and how long its first block takes."""
-    num_new, prompt_len = bench.shape.speech_len, bench.shape.short_prompt
-    block_len = bench.shape.block(BLOCK[Modality.SPEECH])
-    canvas, length = bench.canvas(Modality.SPEECH, batch, prompt_len, num_new), prompt_len + num_new
-    num_blocks = math.ceil(num_new / block_len)
-    steps_each = max(1, num_steps // num_blocks)
-    policy = blocks(num_new, block_len, steps_each, temperature=1.0, refresh=Refresh(per_block=True))
-    is_float8 = holds_float8(model)
-
-    def run() -> dict[str, Any]:
-        bench.decode(Modality.SPEECH, canvas, replace(policy, num_steps=num_blocks), model)
-        first: list[float] = []
-        started = time.perf_counter()
-
-        def note(step: Step) -> None:
-            if not first and step.block > 0:
-                first.append(1e3 * (time.perf_counter() - started))
-
-        bench.decode(Modality.SPEECH, canvas, policy, model, observer=note)
-        taken = bench.ms(lambda: bench.decode(Modality.SPEECH, canvas, policy, model))
-        num_classes = len(PUBLISHED.speech)
-        full = bench.floors.ms(batch * length, length, batch * block_len, num_classes, is_float8=is_float8)
-        part = bench.floors.block_ms(batch, block_len, length, num_classes, is_float8=is_float8)
-        return {
-            "ms": taken,
-            "floor_ms": num_blocks * (full + (steps_each - 1) * part),
-            "first_block_ms": first[0] if first else taken,
-            "per_second": 1e3 * batch * num_new / 25 / taken,
-            "unit": "x real time",
-        }
-
-    bench.put("speech", "remembered", run, batch=batch, steps=num_steps, dtype=FLOAT8 if is_float8 else "bfloat16")
-
-
-def speech_reference(bench: Bench, batch: int) -> None:
-    """A step of the published sampler of speech."""
-    num_new, prompt_len = bench.shape.speech_len, bench.shape.short_prompt
-    canvas, length = bench.canvas(Modality.SPEECH, batch, prompt_len, num_new), prompt_len + num_new
-    told = SpeechSettings(
-        mask_id=MASK,
-        first_id=PUBLISHED.speech.start,
-        num_codes=len(PUBLISHED.speech),
-        end_ids=(PUBLISHED["eoa"], PUBLISHED["eos"]),
-        max_new=num_new,
-        num_steps=1,
-        block_len=num_new,
-        temperature=1.0,
-    )
-    attend = torch.ones_like(canvas.ids, dtype=torch.bool)
-
-    def run() -> dict[str, Any]:
-        step = lambda: decode_speech(  # noqa: E731
-            bench.oracle, canvas.ids, attend, told, generator=torch.Generator(bench.device)
-        )
-        step()
-        return {"ms": bench.ms(step, OFTEN), "floor_ms": bench.floors.ms(batch * length, length, batch * length)}
-
-    bench.put("step", "speech reference", run, batch=batch)
-
-
-def everything(bench: Bench, model: Transformer, batch: int) -> None:
-    """The rows of one form of the weights and one size of batches; pictures come alone or in fours."""
-    exact = published_image()
-    fast = replace(exact, num_steps=12, guidance_interval=(0.5, 1.0), refresh=Refresh(every=4))
-    is_alone = batch == 1
-    for prompt_len in (bench.shape.short_prompt, bench.shape.long_prompt)[: 2 if is_alone else 1]:
-        for per_forward in (10, 6, 3, 1):
+def other_rows(bench: Bench, ways: dict[tuple[str, str], Way]) -> None:
+    """What is left of the whole table."""
+    short, long, batches = bench.shape.short_prompt, bench.shape.long_prompt, bench.shape.batches
+    kept = [(way.about()["dtype"], way) for (_, passes), way in ways.items() if passes == "graphed"]
+    reference_steps(bench, 1, long)
+    for _, way in kept:
+        text_steps(bench, way, 1, long)
+        for per_forward in (10, 3):
+            text(bench, way, 1, long, per_forward)
+            text(bench, way, 1, long, per_forward, is_fresh=False)
+    for batch in batches[1:]:
+        reference_steps(bench, batch, short)
+    for _, way in kept:
+        batch_rows(bench, way, batches[1])
+        speech(bench, way, 1, 64)
+        speech(bench, way, batches[1], 64)
+        for per_forward in (6, 1):
             for is_fresh in (True, False):
-                text(bench, model, batch, prompt_len, per_forward, is_fresh=is_fresh)
-    if batch == bench.shape.batches[-1] and len(bench.shape.batches) > 2:
-        return
-    for num_steps in (64, 32):
-        speech(bench, model, batch, num_steps)
-    for what, policy in (("exact", exact), ("fast", fast)):
-        image(bench, model, 1 if is_alone else 4, what, policy)
+                text(bench, way, 1, short, per_forward, is_fresh=is_fresh)
+    for (_, passes), way in ways.items():
+        if passes == "plain":
+            image(bench, way, 4, "exact", EXACT)
+            image(bench, way, 4, "fast", FAST)
+            for batch in batches:
+                text_steps(bench, way, batch, short)
+            text(bench, way, batches[-1], short, 1, is_fresh=False)
 
 
 def line(row: dict[str, Any]) -> str:
     """A row for people."""
-    about = " ".join(f"{key} {row[key]}" for key in ("batch", "prompt", "refresh", "steps", "dtype") if key in row)
-    told = f"{row['kind']:7}{row['what']:18}{about:48}"
-    if "ms" not in row:
-        return told + "  out of memory"
-    told += f"{row['ms']:10.2f} ms  {row['floor_ms']:9.2f} ms floor  {row['share_of_floor']:6.1%} of it"
+    keys = ("batch", "prompt", "refresh", "steps", "dtype", "passes")
+    about = " ".join(f"{key} {row[key]}" for key in keys if key in row)
+    told = f"{row['kind']:7}{row['what']:17}{about:64}"
+    if "failed" in row:
+        return f"{told}  {row['failed'].splitlines()[0]}"
+    if "floor_ms" not in row:
+        return told + " ".join(f"{key} {row[key]}" for key in row if key not in ("kind", "what", *keys))
+    told += f"{row['ms']:10.2f} ms {row['floor_ms']:9.2f} ms floor {row['share_of_floor']:6.1%} of it"
     if "per_second" in row:
-        told += f"  {row['per_second']:9.1f} {row['unit']}"
-    return told + (f"  first block {row['first_block_ms']:.0f} ms" if "first_block_ms" in row else "")
+        told += f" {row['per_second']:9.1f} {row['unit']}"
+    return told + (f" first block {row['first_block_ms']:.0f} ms" if "first_block_ms" in row else "")
 
 
 def bench_gpu(options: argparse.Namespace) -> None:
     """All rows, in the order of their worth."""
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("bench: tier L needs a GPU; rehearse it with --device cpu --width 0.0625 --rehearse")
+    torch._dynamo.config.recompile_limit = 64  # a shape each
     with torch.no_grad():
         bench = Bench(options)
-        print(f"rates {bench.rates}", flush=True)
-        batches = bench.shape.batches
-        text_steps(bench, batches[0], bench.shape.short_prompt)
-        everything(bench, bench.model, batches[0])
-        copy = float8_copy(bench.model) if "float8_tflops" in bench.rates else None
-        if copy is not None:
-            everything(bench, copy, batches[0])
-        text_steps(bench, batches[0], bench.shape.long_prompt)
-        for batch in batches[1:]:
-            text_steps(bench, batch, bench.shape.short_prompt)
+        print(f"ready after {bench.about['ready_s']:.1f} s; rates {bench.rates}", flush=True)
+        ways = {("bfloat16", passes): Way.of(bench.model, passes) for passes in ("plain", "graphed", "compiled")}
+        first_rows(bench, ways["bfloat16", "plain"], ways["bfloat16", "graphed"])
+        copies: list[Any] = []
+
+        def copy() -> dict[str, Any]:
+            quantise, told = joined(bench.device)
+            copies.append(float8_copy(bench.model, quantise))
+            return {"quantising": told}
+
+        if "float8_tflops" in bench.rates:
+            bench.put("about", FLOAT8, copy)
+        if copies:
+            ways |= {(FLOAT8, passes): Way.of(copies[0], passes) for passes in ("plain", "graphed", "compiled")}
+            float8_rows(bench, ways[FLOAT8, "plain"], ways[FLOAT8, "graphed"])
+        largest = bench.shape.batches[-1]
+        batch_rows(bench, ways["bfloat16", "plain"], largest)
+        if copies:
+            batch_rows(bench, ways[FLOAT8, "plain"], largest)
         image_reference(bench, 1)
         speech_reference(bench, 1)
-        for model in (bench.model, copy):
-            for batch in batches[1:] if model is not None else ():
-                everything(bench, model, batch)
+        for dtype in (FLOAT8, "bfloat16"):
+            if (dtype, "compiled") in ways:
+                compiled_rows(bench, ways[dtype, "plain"], ways[dtype, "compiled"])
+        other_rows(bench, ways)
     bench.write()
     for name in bench.left_out:
         print(f"left out, the minutes are up: {name}")

@@ -17,6 +17,7 @@ from dynin.model.config import PUBLISHED_8B, ModelConfig
 from dynin.model.transformer import Transformer
 
 FLOAT8 = "float8"
+Quantise = Callable[[Tensor], tuple[Tensor, Tensor]]
 _LARGEST = 448.0
 """Of float8 with four bits of exponent."""
 ATTENTION_SHARE = 500 / 790
@@ -74,16 +75,17 @@ class Shape:
 class Float8Linear(nn.Module):
     """A matrix in 8 bits with a scale for each of its rows; what it multiplies is brought to 8 bits row by row."""
 
-    def __init__(self, weight: Tensor) -> None:
-        """Keep the matrix (out, in)."""
+    def __init__(self, weight: Tensor, quantise: "Quantise | None" = None) -> None:
+        """Keep the matrix (out, in), and what brings rows to 8 bits."""
         super().__init__()
+        self._quantise: Quantise = quantise or in_float8
         values, scale = in_float8(weight)
         self.values = nn.Buffer(values)
         self.scale = nn.Buffer(scale.t().contiguous())
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply, in the dtype of `x`."""
-        values, scale = in_float8(x.flatten(0, -2))
+        values, scale = self._quantise(x.flatten(0, -2))
         made = torch._scaled_mm(values, self.values.t(), scale_a=scale, scale_b=self.scale, out_dtype=x.dtype)
         return made.view(*x.shape[:-1], -1)
 
@@ -109,8 +111,24 @@ def draw_network(shape: Shape, device: torch.device) -> Transformer:
     return model.eval().requires_grad_(False)
 
 
+def joined(device: torch.device) -> tuple[Quantise, str]:
+    """`in_float8` in one operation where the device's compiler is there, and what became of it."""
+    if device.type != "cuda":
+        return in_float8, "apart"
+    made = torch.compile(in_float8, dynamic=True)
+    x = torch.ones(4, 4096, device=device, dtype=torch.bfloat16)
+    try:
+        values, scale = made(x)
+        made(torch.ones(3, 256, device=device, dtype=torch.bfloat16))
+        expected = in_float8(x)
+    except Exception as error:  # whatever a compiler raises, it can be done without it
+        return in_float8, f"apart: {type(error).__name__}: {str(error).strip()[:200]}"
+    is_equal = bool(torch.equal(values.float(), expected[0].float())) and bool(torch.equal(scale, expected[1]))
+    return made, "joined" if is_equal else "joined, and rounded otherwise"
+
+
 @torch.no_grad()
-def float8_copy(model: Transformer) -> Transformer:
+def float8_copy(model: Transformer, quantise: Quantise = in_float8) -> Transformer:
     """The same network with the blocks' matrices in 8 bits; the two tables are shared."""
     with torch.device("meta"):
         copy = Transformer(model.config)
@@ -119,7 +137,7 @@ def float8_copy(model: Transformer) -> Transformer:
         for name, part in source.named_modules():
             if isinstance(part, nn.Linear):
                 owner, _, leaf = name.rpartition(".")
-                setattr(target.get_submodule(owner), leaf, Float8Linear(part.weight))
+                setattr(target.get_submodule(owner), leaf, Float8Linear(part.weight, quantise))
             elif name.endswith("norm"):
                 setattr(target, name, part)
     return copy.eval()

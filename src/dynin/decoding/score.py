@@ -23,7 +23,8 @@ from dynin.decoding.noise import PlaceNoise
 from dynin.nn.precision import finest
 
 _TINY = 1e-20
-_CHUNK = 2**20  # numbers that are treated together: few launches on a GPU, inside the last cache of a processor
+_CHUNK = 2**20  # numbers that are treated together: inside the last cache of a processor
+_CHUNK_ELSEWHERE = 2**24  # on a GPU, where each piece costs its launches; 64 MB in float32
 _PARTS = 256  # numbers added in float32 before the sums are added in float64
 _FLAT = -200.0  # nats below the largest, where an exponential in float32 is 0
 
@@ -52,7 +53,8 @@ class Logits:
 
     def chunks(self) -> Iterator[tuple[int, int, Float[Tensor, "k A"]]]:
         """First and last place, exclusive, and guided logits in float32, a few places at a time; not to be changed."""
-        step = max(1, _CHUNK // max(1, self.conditional.shape[1]))
+        most = _CHUNK if self.conditional.is_cpu else _CHUNK_ELSEWHERE
+        step = max(1, most // max(1, self.conditional.shape[1]))
         for start in range(0, len(self), step):
             stop = min(start + step, len(self))
             values = self.conditional[start:stop].float()

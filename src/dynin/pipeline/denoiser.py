@@ -13,6 +13,7 @@ from dynin.model.cached import CachedDenoiser, CachedRow, RefreshRule
 from dynin.model.output import OutputRows
 from dynin.model.packed import Batch, only_asked, states
 from dynin.model.transformer import Transformer
+from dynin.pipeline.graphs import StepGraphs
 
 
 class TransformerDenoiser:
@@ -61,12 +62,16 @@ class PolicyDenoiser:
     Sequences of which nothing is asked, such as those that have ended while others go on, are left out of the pass.
     """
 
-    def __init__(self, model: Transformer, *, max_cache_bytes: int | None = None) -> None:
+    def __init__(
+        self, model: Transformer, *, max_cache_bytes: int | None = None, graphs: StepGraphs | None = None
+    ) -> None:
         """Keep the network.
 
         Args:
-            max_cache_bytes: Largest memory for keys and values; None for no bound.
+            max_cache_bytes: Largest memory for keys and values; None for no bound. Does not count that of `graphs`.
+            graphs: Recorded passes over the same network, for queries that fit them; None records nothing.
         """
+        self._graphs = graphs
         self._plain = TransformerDenoiser(model)
         self._network = CachedDenoiser(model, max_bytes=max_cache_bytes, packs=True)
         self._efforts: dict[int, Effort] = {}
@@ -81,7 +86,12 @@ class PolicyDenoiser:
             logits = self._plain.answer(query)
             asked = query.counts or (1,) * len(query.ids)
             columns = [query.ids.shape[1] if count else 0 for count in asked]
+        elif self._graphs is not None and self._graphs.fits(query):
+            logits = self._graphs.answer(query, self)
+            columns = list(self._graphs.last_columns)
         else:
+            if self._graphs is not None:
+                self._graphs.forget()
             logits = self._remembering(query, query.refresh)
             columns = self._network.last_columns.tolist()
         number = len(query.keys)
