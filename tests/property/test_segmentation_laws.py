@@ -1,13 +1,17 @@
 """Laws of J, F and R that hold for every mask, and the DAVIS rule spelled out pixel by pixel."""
 
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dynin.data.referring.example import ReferringExample
 from dynin.evaluation.segmentation.boundary import boundary_map, contour_accuracy, tolerance_px
+from dynin.evaluation.segmentation.clip_score import ClipTruth
+from dynin.evaluation.segmentation.pair import score_pair
 from dynin.evaluation.segmentation.region import overlap, region_similarity
 from dynin.evaluation.segmentation.robustness import (
     pixel_accuracy,
@@ -174,3 +178,30 @@ def test_empty_and_full_masks_have_no_boundary():
     some = empty.copy()
     some[2, 2] = True
     assert contour_accuracy(some, empty) == contour_accuracy(empty, some) == 0
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 40), st.integers(1, 40)),
+    density=st.sampled_from([0.0, 0.02, 0.5, 1.0]),
+)
+def test_all_frames_at_once_score_as_one_after_another(seed, shape, density):
+    frames, height, width = shape
+    rng = np.random.default_rng(seed)
+    truth, found, ground = (rng.random(shape) < share for share in (density, rng.choice([0.0, 0.3, 1.0]), 0.2))
+    void = (rng.random(shape) < 0.1) & ~truth
+    example = ReferringExample(
+        video="v",
+        sentence_id="s",
+        sentence="the dog",
+        family="static",
+        frame_names=tuple(map(str, range(frames))),
+        height=height,
+        width=width,
+        read_frame=lambda index: np.zeros((height, width, 3), dtype=np.uint8),
+        read_mask=lambda index: truth[index],
+        read_void=(lambda index: void[index]) if seed % 2 else None,
+        read_foreground=(lambda index: ground[index] | truth[index]) if seed % 3 else None,
+    )
+    expected, at_once = asdict(score_pair(example, found)), asdict(ClipTruth.read(example).score(found))
+    assert at_once == pytest.approx(expected, abs=1e-12)

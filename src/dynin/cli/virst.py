@@ -144,17 +144,23 @@ def ablate(
     frames: FramesFlag = 24,
     likeness: LikenessFlag = None,
     threshold: ThresholdFlag = 0.5,
+    together: Annotated[
+        int, typer.Option(help="Videos asked about at once; 0 asks one sentence at a time, for long videos.")
+    ] = 8,
     device: DeviceFlag = "auto",
 ) -> None:
     """Make the three ablation tables: every setting with every seed, floors beside them, verdicts by the written rules.
 
-    What is expected, and how it is read, is in docs/virst.md.
+    What is expected, and how it is read, is in docs/virst.md. The same command started again goes on where it was, and
+    started twice shares the work.
     """
-    from dynin.evaluation.segmentation.ablation import TABLES, Plan, Setting
+    from dynin.evaluation.segmentation.ablation import TABLES, Plan
 
     for name in table or ():
         if name not in TABLES:
             raise RequestError(f"unknown table {name!r}{suggest(name, TABLES)}")
+    if together < 0:
+        raise RequestError(f"--together is {together}; give a number of videos, or 0 to ask one sentence at a time")
     from dynin.cli import virst_models
     from dynin.evaluation.segmentation import study, tables
 
@@ -163,6 +169,10 @@ def ablate(
         source=opened.source,
         weights=virst_models.fingerprints(checkpoints),
         predictor=virst_models.predictors(checkpoints, threshold=threshold, likeness=likeness, device=device),
+        panel=virst_models.panels(checkpoints, threshold=threshold, likeness=likeness, device=device)
+        if together
+        else None,
+        num_together=max(1, together),
         about={**opened.about, "threshold": threshold, "machine": virst_models.machine(device)},
         tracks=opened.tracks,
         beside={} if likeness is None else {"text": virst_models.fingerprint(likeness)},
@@ -171,18 +181,20 @@ def ablate(
     )
     bars: dict[tuple[str, int], Progress] = {}
 
-    def show(setting: Setting, number: int, done: int, total: int) -> None:
-        key = (setting.name, number)
+    def show(weights: str, number: int, done: int, total: int) -> None:
+        key = (weights, number)
         if key not in bars:
-            bars[key] = Progress(f"{setting.name}, seed {number}: video", total)
+            bars[key] = Progress(f"{weights}, seed {number}: video", total)
         bars[key](done)
 
     output.mkdir(parents=True, exist_ok=True)
     plan = Plan(tables=tuple(table or TABLES))
     results = study.run(plan, asked, output, show)
+    waiting = study.unfinished(plan, asked, output)
     for name in plan.tables:
-        typer.echo(tables.markdown(tables.tabulate(TABLES[name], results, seed, asked.about)))
-    typer.echo(f"written to {output}")
+        if name not in waiting:
+            typer.echo(tables.markdown(tables.tabulate(TABLES[name], results, seed, asked.about)))
+    typer.echo(f"written to {output}" if not waiting else f"another process is at work on {', '.join(waiting)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from dynin.data.referring.source import ReferringSource
     from dynin.evaluation.segmentation.ablation import Setting
     from dynin.evaluation.segmentation.floors import Masks, Predict
+    from dynin.virst.panel import ClipMasks, Looked, Panel, Pixels
+    from dynin.virst.segment import SegmentConfig
 
 SEED_FOLDER = re.compile(r"seed-(\d+)")
 
@@ -51,15 +53,9 @@ def predictor(model: str | Path, asked: Asked, *, device: str, seed: int = 0) ->
     from dynin.cli import device as devices
     from dynin.cli.segment import load
     from dynin.virst import similarity
-    from dynin.virst.anchors import policy_of
-    from dynin.virst.segment import SegmentConfig, Segmenter
-    from dynin.virst.tracker import TrackerConfig
+    from dynin.virst.segment import Segmenter
 
-    config = SegmentConfig(
-        anchors=policy_of(asked.policy, asked.num_anchors),
-        tracker=TrackerConfig(num_attended=asked.num_attended),
-        threshold=asked.threshold,
-    )
+    config = _segment_config(asked.policy, asked.num_anchors, asked.num_attended, asked.threshold)
     likeness = None if asked.likeness is None else similarity.load(asked.likeness)
     loaded = load(str(model), devices.resolve(device))
 
@@ -124,6 +120,90 @@ def predictors(
         return predictor(places[setting.model, seed], asked, device=device, seed=seed)
 
     return load
+
+
+def panels(
+    checkpoints: Path, *, threshold: float, likeness: Path | None, device: str
+) -> "Callable[[str, int], _Panel]":
+    """What loads the weights of a name and seed, to be asked about several videos in several ways at once."""
+    places = {(name, seed): folder for name, seed, folder in _folders(checkpoints)}
+
+    def load_panel(name: str, seed: int) -> _Panel:
+        from dynin.cli import device as devices
+        from dynin.cli.segment import load
+        from dynin.virst import similarity
+        from dynin.virst.panel import Panel
+
+        place = devices.resolve(device)
+        compare = None if likeness is None else similarity.load(likeness)
+        if compare is not None:
+            compare.network.to(place)
+        return _Panel(
+            panel=Panel(load(str(places[name, seed]), place), likeness=compare), threshold=threshold, seed=seed
+        )
+
+    return load_panel
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class _Panel:
+    """Loaded weights that answer settings of the tables."""
+
+    panel: "Panel"
+    threshold: float
+    seed: int
+    watched: "tuple[tuple[object, ...], Pixels] | None" = None
+    """Videos that were asked about before this, as other settings may ask about them with other sentences."""
+
+    def together(
+        self, videos: "Sequence[Sequence[ReferringExample]]", settings: "Sequence[Setting]"
+    ) -> "Iterator[list[list[ClipMasks]]]":
+        """As `evaluation.segmentation.study.Asked` wants it."""
+        from dynin.virst.panel import alike
+
+        groups = alike(videos)
+        looks = [self._look([videos[place] for place in group], settings[0].change) for group in groups]
+        for setting in settings:
+            answers: list[list[ClipMasks]] = [[] for _ in videos]
+            for group, looked in zip(groups, looks, strict=True):
+                masks = self.panel.masks(looked, self._config(setting), seed=self.seed)
+                for row, found in zip(looked.videos, masks, strict=True):
+                    answers[group[row]].append(found)
+            yield answers
+
+    def alone(self, example: "ReferringExample", setting: "Setting") -> "Masks":
+        """As `evaluation.segmentation.study.Asked` wants it."""
+        from dynin.virst.panel import drawn_for
+        from dynin.virst.segment import Segmenter
+
+        panel = self.panel
+        drawn = drawn_for(example, self.seed)
+        return Segmenter(panel.model, self._config(setting), likeness=panel.likeness, seed=drawn).predict(example)
+
+    def _look(self, videos: "list[Sequence[ReferringExample]]", change: str) -> "Looked":
+        """Prompts; frames that were watched just before are not watched again."""
+        key = (change == "frames", *(examples[0].video for examples in videos))
+        if self.watched is None or self.watched[0] != key:
+            self.watched = key, self.panel.watch([examples[0] for examples in videos])
+        return self.panel.read(videos, self.watched[1])
+
+    def _config(self, setting: "Setting") -> "SegmentConfig":
+        return _segment_config(setting.anchors, setting.num_anchors, setting.num_attended, self.threshold)
+
+
+def _segment_config(
+    policy: str, num_anchors: int | None, num_attended: int | None, threshold: float
+) -> "SegmentConfig":
+    """How a video is gone through."""
+    from dynin.virst.anchors import policy_of
+    from dynin.virst.segment import SegmentConfig
+    from dynin.virst.tracker import TrackerConfig
+
+    return SegmentConfig(
+        anchors=policy_of(policy, num_anchors),
+        tracker=TrackerConfig(num_attended=num_attended),
+        threshold=threshold,
+    )
 
 
 def fingerprint(folder: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
@@ -36,7 +36,6 @@ class TextLikeness:
         self.tokenizer.enable_truncation(network.config.text_config.max_position_embeddings)
         self.size_px: int = network.config.vision_config.image_size
 
-    @torch.no_grad()
     def __call__(self, frames: Sequence[Float[Tensor, "3 Y X"]], sentence: str) -> tuple[float, ...]:
         """Cosine of the angle between each frame and the sentence, in [-1, 1].
 
@@ -49,23 +48,46 @@ class TextLikeness:
             raise RequestError(
                 f"{len(frames)} frames were to be compared with the sentence {sentence!r}; expected some of each"
             )
-        weight = next(self.network.parameters())
-        pixels = torch.stack([self._fit(frame.to(weight.device, torch.float32)) for frame in frames]).to(weight.dtype)
-        ids = torch.tensor([self.tokenizer.encode(sentence).ids], device=weight.device)
-        found = self.network(input_ids=ids, pixel_values=pixels)
-        likeness = F.normalize(found.image_embeds.float()) @ F.normalize(found.text_embeds.float()).T
-        return tuple(likeness[:, 0].tolist())
+        return tuple((self.of_frames(frames) @ self.of_sentence(sentence)).tolist())
 
-    def _fit(self, frame: Float[Tensor, "3 Y X"]) -> Float[Tensor, "3 y x"]:
-        """The centre square at the network's size and in its colours."""
-        height, width = frame.shape[1:]
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        square = frame[None, :, top : top + side, left : left + side]
-        size = (self.size_px, self.size_px)
-        pixels = F.interpolate(square, size=size, mode="bicubic", antialias=True, align_corners=False)[0]
-        levels = pixels.clamp(-1, 1) * 0.5 + 0.5
-        return (levels - levels.new_tensor(MEAN)[:, None, None]) / levels.new_tensor(STD)[:, None, None]
+    @torch.no_grad()
+    def of_frames(self, frames: Sequence[Float[Tensor, "3 Y X"]]) -> Float[Tensor, "T D"]:
+        """Unit vectors of frames in [-1, 1]; they serve for any number of sentences."""
+        weight = next(self.network.parameters())
+        pixels = [fitted(frame.to(weight.device, torch.float32), self.size_px) for frame in frames]
+        return image_vectors(self.network, torch.stack(pixels))
+
+    @torch.no_grad()
+    def of_sentence(self, sentence: str) -> Float[Tensor, " D"]:
+        """The unit vector of a sentence."""
+        ids = torch.tensor([self.tokenizer.encode(sentence).ids], device=next(self.network.parameters()).device)
+        return text_vectors(self.network, ids)[0]
+
+
+def image_vectors(network: Any, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B D"]:
+    """Unit vectors of frames in [-1, 1], of the network's size; in float32."""
+    mean, std = (pixels.new_tensor(values)[:, None, None] for values in (MEAN, STD))
+    colours = ((pixels * 0.5 + 0.5 - mean) / std).to(network.visual_projection.weight.dtype)
+    pooled = network.vision_model(pixel_values=colours).pooler_output
+    return F.normalize(network.visual_projection(pooled).float())
+
+
+def text_vectors(network: Any, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B D"]:
+    """Unit vectors of sentences; what follows an end mark is not seen. In float32."""
+    pooled = network.text_model(input_ids=ids).pooler_output
+    return F.normalize(network.text_projection(pooled).float())
+
+
+def fitted(frame: Float[Tensor, "3 Y X"], size_px: int) -> Float[Tensor, "3 y x"]:
+    """The centre square of a frame in [-1, 1], at a size."""
+    height, width = frame.shape[1:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = frame[None, :, top : top + side, left : left + side]
+    if side == size_px:
+        return square[0]
+    pixels = F.interpolate(square, size=(size_px, size_px), mode="bicubic", antialias=True, align_corners=False)[0]
+    return pixels.clamp(-1, 1)
 
 
 def load(folder: Path, *, dtype: torch.dtype = torch.float32) -> TextLikeness:

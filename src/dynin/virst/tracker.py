@@ -132,11 +132,15 @@ class Tracker:
         Raises:
             ValueError: If nothing is in the bank that the frame could look at.
         """
+        cells = self.look_back(frame, features, direction)
+        return self.branch.decode(cells, features, None, choice=self.config.choice, gate=self.config.gate)
+
+    def look_back(self, frame: int, features: FrameFeatures, direction: Direction = 1) -> Float[Tensor, "B D I J"]:
+        """Cells for the decoder after a look at what the frame remembers; errors as in `propagate`."""
         recalled, pointers = self._recall(frame, direction)
         if not recalled:
             raise ValueError(f"frame {frame} has no memory to look at; admit an anchor first")
-        cells = self.branch.attend(features, recalled, pointers, max_pointers=self.max_pointers)
-        return self.branch.decode(cells, features, None, choice=self.config.choice, gate=self.config.gate)
+        return self.branch.attend(features, recalled, pointers, max_pointers=self.max_pointers)
 
     def admit(self, frame: int, features: FrameFeatures, output: MaskOutput) -> None:
         """Remember a frame as an anchor."""

@@ -42,9 +42,12 @@ def test_likeness_is_a_cosine_and_equals_that_of_the_library(home) -> None:
     assert all(-1 <= value <= 1 for value in found)
     assert found == pytest.approx([compare([frame], "the dog")[0] for frame in frames(3)], abs=1e-5)
     assert found != pytest.approx(compare(frames(3), "the cat"), abs=1e-6)
-    pixels = torch.stack([compare._fit(frame) for frame in frames(3)])
+    pixels = torch.stack([similarity.fitted(frame, 32) for frame in frames(3)]) * 0.5 + 0.5
+    mean, std = (torch.tensor(values)[:, None, None] for values in (similarity.MEAN, similarity.STD))
     with torch.no_grad():
-        logits = compare.network(input_ids=torch.tensor([[0, 2, 3, 1]]), pixel_values=pixels).logits_per_image[:, 0]
+        logits = compare.network(
+            input_ids=torch.tensor([[0, 2, 3, 1]]), pixel_values=(pixels - mean) / std
+        ).logits_per_image[:, 0]
     assert (logits / compare.network.logit_scale.exp()).tolist() == pytest.approx(found, abs=1e-5)
 
 

@@ -9,7 +9,7 @@ scored again; a file of other weights, data or settings is refused, never mixed.
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -30,7 +30,8 @@ class Run:
     seed: int
     pairs: list[PairScore]
     seconds_per_frame: float
-    """Wall time that the masks took, reading frames included, scoring them excluded."""
+    """Wall time that masks took where they were asked for one sentence at a time, reading frames included, scoring them
+    excluded; 0 where none were."""
 
 
 def score_run(
@@ -51,21 +52,53 @@ def score_run(
     Raises:
         DataError: If the file holds numbers that follow from something else.
     """
-    lines = _kept_lines(place, about)
-    with place.open("a", encoding="utf-8") as stream:
-        for index in range(len(lines), len(source)):
-            pairs, seconds = [], 0.0
-            for example in source.examples(index):
-                if has(example):
-                    clock = _Clock(predict(example))
-                    pairs.append(asdict(score_pair(example, clock)))
-                    seconds += clock.seconds
-            line = {"index": index, "seconds": seconds, "pairs": pairs}
+    file = RunFile(place, about)
+    for index in range(file.num_videos, len(source)):
+        pairs, seconds = [], 0.0
+        for example in source.examples(index):
+            if has(example):
+                clock = Clock(predict(example))
+                pairs.append(score_pair(example, clock))
+                seconds += clock.seconds
+        file.add(pairs, seconds=seconds, num_timed=sum(pair.num_frames for pair in pairs))
+        progress(index + 1, len(source))
+    return file.pairs
+
+
+class RunFile:
+    """The file of a run, to which video after video is added; errors as in `score_run`."""
+
+    def __init__(self, place: Path, about: Mapping[str, object]) -> None:
+        """Keep what the file holds already."""
+        self.place = place
+        self._lines = _kept_lines(place, about)
+
+    @property
+    def num_videos(self) -> int:
+        """How many are scored."""
+        return len(self._lines)
+
+    @property
+    def pairs(self) -> list[PairScore]:
+        """All that are scored."""
+        return [_pair(values) for line in self._lines for values in line["pairs"]]
+
+    def add(self, pairs: Sequence[PairScore], *, seconds: float = 0.0, num_timed: int = 0) -> None:
+        """Add the next video.
+
+        Args:
+            seconds: What the masks of some frames took.
+            num_timed: How many frames these are.
+        """
+        line = {
+            "index": len(self._lines),
+            "seconds": seconds,
+            "timed": num_timed,
+            "pairs": [asdict(pair) for pair in pairs],
+        }
+        with self.place.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
-            stream.flush()
-            lines.append(line)
-            progress(index + 1, len(source))
-    return [_pair(values) for line in lines for values in line["pairs"]]
+        self._lines.append(line)
 
 
 def read_run(place: Path, seed: int, num_videos: int | None = None) -> Run | None:
@@ -82,12 +115,12 @@ def read_run(place: Path, seed: int, num_videos: int | None = None) -> Run | Non
     if not lines or (num_videos is not None and len(lines) < num_videos):
         return None
     pairs = [_pair(values) for line in lines for values in line["pairs"]]
-    frames = sum(pair.num_frames for pair in pairs)
+    frames = sum(int(line.get("timed", 0)) for line in lines)
     seconds = sum(float(line["seconds"]) for line in lines)
     return Run(seed=seed, pairs=pairs, seconds_per_frame=seconds / max(frames, 1))
 
 
-class _Clock:
+class Clock:
     """Masks, and how long they took to come."""
 
     def __init__(self, masks: Masks) -> None:
