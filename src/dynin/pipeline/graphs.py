@@ -26,7 +26,7 @@ from dynin.decoding.query import Query
 from dynin.model.output import OutputRows
 from dynin.model.transformer import Block, Transformer
 from dynin.nn.attention import attention
-from dynin.nn.rope import table_at
+from dynin.nn.rope import rotary_table
 
 _COLUMNS = 64  # lengths are rounded up to multiples of so many columns
 _SEATS = 16  # and computed columns to multiples of so many
@@ -67,6 +67,8 @@ class _Seats:
     is_due: Bool[Tensor, " B"]
     is_real: Bool[Tensor, "B C"]
     """False at padding and beyond the end."""
+    table: Float[Tensor, "2 C1 half"]
+    """Of rotary positions."""
     keys: tuple[Float[Tensor, "B C1 G E"], ...]
     values: tuple[Float[Tensor, "B C1 G E"], ...]
 
@@ -260,6 +262,7 @@ class StepGraphs:
             is_asked=torch.zeros(shape, dtype=torch.bool, device=device),
             is_due=torch.zeros(shape[0], dtype=torch.bool, device=device),
             is_real=torch.ones(shape, dtype=torch.bool, device=device),
+            table=rotary_table(wide[1], config.head_dim, config.rope_theta, device),
             keys=parts(),
             values=parts(),
         )
@@ -327,12 +330,11 @@ class StepGraphs:
         columns, rank = _pack(is_active, bucket.num_computed)
         chosen = seats.ids.gather(1, columns)
         row = torch.arange(bucket.num_rows, device=columns.device)[:, None]
-        place = row * (num_columns + 1) + columns
         seen = seats.is_real if bucket.is_limited else None
         x = model.embed(chosen)
-        table = table_at(columns, model.config.head_dim, model.config.rope_theta)
+        table = seats.table[:, columns]
         for block, keys, values in zip(model.blocks, seats.keys, seats.values, strict=True):
-            x = self._layer(block, x, table, keys, values, place, columns, seen)  # type: ignore[arg-type]
+            x = self._layer(block, x, table, keys, values, row, columns, seen)  # type: ignore[arg-type]
         seats.known.scatter_(1, columns, chosen)
         asked, _ = _pack(seats.is_asked, bucket.num_answered)
         found = rank.gather(1, asked.clamp_max(num_columns - 1)).clamp(0, bucket.num_computed - 1)
@@ -346,16 +348,15 @@ def _layer(
     table: Float[Tensor, "2 B W half"],
     keys: Float[Tensor, "B C1 G E"],
     values: Float[Tensor, "B C1 G E"],
-    place: Int[Tensor, "B W"],
+    row: Int[Tensor, "B 1"],
     columns: Int[Tensor, "B W"],
     seen: Bool[Tensor, "B C"] | None,
 ) -> Float[Tensor, "B W D"]:
     """One layer over some columns of each row; their keys and values take the places of those remembered."""
 
     def mix(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        flat = place.flatten()
-        keys.flatten(0, 1).index_copy_(0, flat, key.flatten(0, 1))
-        values.flatten(0, 1).index_copy_(0, flat, value.flatten(0, 1))
+        keys.index_put_((row, columns), key)
+        values.index_put_((row, columns), value)
         return attention(query, keys[:, :-1], values[:, :-1], seen)
 
     return block(x, table, None, mix)
@@ -365,7 +366,7 @@ def _pack(is_wanted: Bool[Tensor, "B C"], width: int) -> tuple[Int[Tensor, "B W"
     """The wanted columns of each row, ascending, the number of columns where there are fewer; and the rank of each."""
     num_rows, num_columns = is_wanted.shape
     rank = is_wanted.cumsum(dim=1) - 1
-    seat = torch.where(is_wanted, rank, width).clamp_max(width)
+    seat = rank.masked_fill(~is_wanted, width).clamp_max(width)
     packed = torch.full((num_rows, width + 1), num_columns, dtype=torch.int64, device=is_wanted.device)
     column = torch.arange(num_columns, device=is_wanted.device).expand(num_rows, -1)
     return packed.scatter_(1, seat, column)[:, :width], rank
