@@ -19,7 +19,7 @@ from dynin.virst.branch.sam2 import Sam2Branch
 from dynin.virst.config import BranchConfig, VirstConfig
 from dynin.virst.model import Virst
 
-KIND = "virst"
+KIND, READER = "virst", "frame-reader"
 """Of checkpoints."""
 CONFIG = "config.json"
 BRANCH = "branch."
@@ -34,6 +34,8 @@ def build(config: VirstConfig, *, seed: int, device: torch.device | str | None =
         RequestError: If the package transformers is missing.
     """
     backbone = backbone_of(config, seed=seed, device=device)
+    if config.backbone.reader_start:
+        take_reader(backbone, config.backbone.reader_start)
     return Virst(config, backbone, branch_of(config.branch, seed=seed), seed=seed).to(device)
 
 
@@ -47,6 +49,23 @@ def backbone_of(config: VirstConfig, *, seed: int, device: torch.device | str | 
     from dynin.virst.backbone.dynin import DyninBackbone
 
     return DyninBackbone.load(settings, num_st=num_st, has_distinct_st=has_distinct_st, seed=seed, device=device)
+
+
+def take_reader(backbone: Backbone, start: str) -> None:
+    """Give a backbone the weights of a reader of frames that was trained before.
+
+    Raises:
+        CheckpointError: If the folder holds none, or one of other sizes.
+    """
+    place = checkpoint.resolve(start)
+    part = checkpoint.load(place)
+    reader = getattr(backbone, "reader", None)
+    if part.kind != READER or reader is None:
+        raise CheckpointError(
+            f"{place}: holds {part.kind}, expected {READER}; name a folder that `dynin virst train-reader` wrote"
+        )
+    checkpoint.require_fit({name: tuple(value.shape) for name, value in reader.state_dict().items()}, part.tensors)
+    reader.load_state_dict({name: value.float() for name, value in part.tensors.items()})
 
 
 def branch_of(config: BranchConfig, *, seed: int) -> MaskBranch:

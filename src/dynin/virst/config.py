@@ -14,6 +14,7 @@ from dynin.training.config import LoraConfig
 Sampling = Literal["centres", "jitter"]
 SecondKind = Literal["fusion", "linear", "mlp"]
 Positions = Literal["rotary", "learned", "none"]
+READER_STEP = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +82,9 @@ class FusionConfig:
     dropout: float = 0.1
     positions: Positions = "rotary"
     """How the second fusion tells when and where: angles by time, row and column; learned vectors; or nothing."""
+    reads_cells: bool = False
+    """Whether the second fusion also looks at the backbone's own states of the frames. A backbone in which everything
+    sees everything has read the sentence there too; in the published one, which is causal, it has not."""
     time_unit: Literal["frames", "seconds"] = "frames"
     """What time is counted in: places in the list of frames, as published, or real time."""
     theta: float = 10_000.0
@@ -117,6 +121,11 @@ class BackboneConfig:
     whole; for tests alone. Ids and tokenizers stay the start's."""
     lora: LoraConfig = field(default_factory=lambda: LoraConfig(rank=16, alpha=16.0))
     """What learns beside the frozen matrices of the start; rank 0 for nothing."""
+    reader_width: int = 0
+    """Width of the network that reads frames for the masked-diffusion backbone, see `backbone.reader`; 0 leaves them to
+    the start's picture tokenizer."""
+    reader_start: str = ""
+    """A folder that `dynin virst train-reader` wrote, from which a new VIRST takes the weights of that network."""
 
     def __post_init__(self) -> None:
         """ConfigError for numbers below what they must be, or two ways to learn."""
@@ -124,6 +133,12 @@ class BackboneConfig:
             raise ConfigError(f"setting 'backbone.lora.rank' is {self.lora.rank}; expected 0 (no adapters) or more")
         if self.frame_px < 0:
             raise ConfigError(f"setting 'backbone.frame_px' is {self.frame_px}; expected 0 (the start's) or more")
+        if self.reader_width < 0 or self.reader_width % READER_STEP:
+            raise ConfigError(
+                f"setting 'backbone.reader_width' is {self.reader_width}; expected a multiple of {READER_STEP}, or 0"
+            )
+        if self.reader_start and not self.reader_width:
+            raise ConfigError("setting 'backbone.reader_start' is given without 'backbone.reader_width'; give both")
         if self.network and self.lora.rank:
             raise ConfigError("settings 'backbone.network' and 'backbone.lora.rank' are both given; one of them learns")
 
@@ -153,6 +168,8 @@ class LossConfig:
     iou: float = 0.05
     occlusion: float = 0.05
     token: float = 1.0
+    cells: float = 0.0
+    """Of telling, at each of the backbone's states of the frames, whether it is of what is meant; not published."""
     gate: Literal["soft", "hard"] = "soft"
     """How an object score acts on the mask that is compared: as a probability, or as a threshold below which every
     logit is -1024, which leaves the mask without a gradient (published)."""
@@ -161,7 +178,7 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         """ConfigError for a weight below 0."""
-        for name in ("bce", "dice", "iou", "occlusion", "token"):
+        for name in ("bce", "dice", "iou", "occlusion", "token", "cells"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"setting 'loss.{name}' is {getattr(self, name)}; expected 0 or more")
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dynin.errors import ConfigError
+from dynin.virst.backbone.protocol import CellStates
 from dynin.virst.config import FusionConfig
 from dynin.virst.rotary import angles, axis_dim, rotate_pairs
 
@@ -67,6 +68,18 @@ class Asked:
     """Whether its frame is there."""
     cells: Cells
     videos: Int[Tensor, " R"]
+    own: Cells | None = None
+    """Cells that each row has for itself, R in place of V."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Read:
+    """What the second fusion is told of the backbone's states of the frames."""
+
+    cells: CellStates
+    """Of the frames that are seen, in their order."""
+    places: Float[Tensor, "P C"]
+    """The branch's code of each patch's middle."""
 
 
 def spatial_down(dim: int, num_downs: int) -> nn.Sequential:
@@ -161,12 +174,29 @@ class PlacedAttention(nn.Module):
             key = rotate_pairs(key, angles(cells.places, width, self.theta).flatten(-2))
         query, key = query.transpose(1, 2), key[videos].transpose(1, 2)  # R H Q E, R H S E
         is_seen = cells.is_cell[videos][:, None, None, :]
+        if asked.own is not None:
+            key, value, is_seen = self._with_own(asked.own, key, value, is_seen)
         if not wants_weights:
             found = F.scaled_dot_product_attention(query, key, value, attn_mask=is_seen)
             return self.o_proj(found.transpose(1, 2).flatten(-2)), None
         scores = (query @ key.transpose(-1, -2)) * self.head_dim**-0.5
         weights = scores.masked_fill(~is_seen, float("-inf")).softmax(dim=-1)
         return self.o_proj((weights @ value).transpose(1, 2).flatten(-2)), weights.mean(dim=1)
+
+    def _with_own(
+        self,
+        own: Cells,
+        key: Float[Tensor, "R H S E"],
+        value: Float[Tensor, "R H S E"],
+        is_seen: Bool[Tensor, "R 1 1 S"],
+    ) -> tuple[Float[Tensor, "R H U E"], Float[Tensor, "R H U E"], Bool[Tensor, "R 1 1 U"]]:
+        """Keys and values with those of the rows' own cells behind them."""
+        more, values = (proj(own.values).unflatten(-1, (-1, self.head_dim)) for proj in (self.k_proj, self.v_proj))
+        if self.is_turned:
+            more = rotate_pairs(more, angles(own.places, axis_dim(self.head_dim), self.theta).flatten(-2))
+        key = torch.cat((key, more.transpose(1, 2)), dim=2)
+        value = torch.cat((value, values.transpose(1, 2)), dim=2)
+        return key, value, torch.cat((is_seen, own.is_cell[:, None, None, :]), dim=3)
 
 
 class FusionLayer(nn.Module):
@@ -212,6 +242,10 @@ class SecondFusion(nn.Module):
         self.memory_norm = nn.LayerNorm(dim)
         self.seg_proj = nn.Linear(st_dim, dim)
         self.decoder = nn.ModuleList(FusionLayer(dim, config) for _ in range(config.layers))
+        if config.reads_cells:
+            self.own_proj = nn.Linear(st_dim, dim)
+            self.place_proj = nn.Linear(dim, dim)
+            self.own_norm = nn.LayerNorm(dim)
         if config.positions == "learned":
             self.frame_embed = nn.Embedding(config.max_frames, dim)
             self.row_embed = nn.Embedding(config.max_cells, dim)
@@ -224,6 +258,7 @@ class SecondFusion(nn.Module):
         videos: Int[Tensor, " R"],
         generator: torch.Generator | None = None,
         *,
+        read: Read | None = None,
         wants_scores: bool = False,
     ) -> Prompts:
         """Prompts of every frame.
@@ -231,6 +266,7 @@ class SecondFusion(nn.Module):
         Args:
             videos: Which video each row is about.
             generator: For dropout; None outside training.
+            read: The backbone's states of the frames, where they are looked at too.
             wants_scores: Whether frames are scored by attention, which writes all weights of the last layer out.
 
         Raises:
@@ -247,6 +283,7 @@ class SecondFusion(nn.Module):
             is_there=seen.is_frame[videos].repeat(1, num_tokens),
             cells=cells,
             videos=videos,
+            own=self._own(read, seen, videos) if read is not None else None,
         )
         weights = None
         for index, layer in enumerate(self.decoder):
@@ -256,8 +293,32 @@ class SecondFusion(nn.Module):
         if weights is None:
             return Prompts(tokens=tokens)
         share = asked.is_there / asked.is_there.sum(dim=1, keepdim=True)  # R Q
-        scores = (weights * share[..., None]).sum(dim=1)  # R S
+        scores = (weights * share[..., None]).sum(dim=1)[:, : cells.values.shape[1]]  # R S
         return Prompts(tokens=tokens, frame_scores=scores.unflatten(1, (num_times, -1)).mean(dim=-1))
+
+    def _own(self, read: Read, seen: SeenFrames, videos: Int[Tensor, " R"]) -> Cells:
+        """The backbone's states of the frames as cells: what each says, and the branch's code of where it is."""
+        states, (rows, columns) = read.cells.states, read.cells.grid
+        num_rows, num_times, num_cells, _ = states.shape
+        values = self.own_norm(self.own_proj(states.to(read.places.dtype)) + self.place_proj(read.places))
+        each = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).to(states.device).float()
+        sides = self._sides(seen)
+        spots = (each + 0.5) * torch.tensor([sides[0] / rows, sides[1] / columns], device=states.device) - 0.5
+        times = seen.times[videos][:, :, None, None].expand(-1, -1, num_cells, 1).float()
+        places = torch.cat((times, spots.expand(num_rows, num_times, -1, -1)), dim=-1)
+        return Cells(
+            values=values.flatten(1, 2),
+            is_cell=read.cells.is_frame.repeat_interleave(num_cells, dim=1),
+            places=places.flatten(1, 2),
+            num_cells=num_cells,
+        )
+
+    def _sides(self, seen: SeenFrames) -> tuple[int, int]:
+        """Rows and columns of the cells that features become."""
+        rows, columns = seen.features.shape[-2:]
+        for _ in range(self.config.num_downs):
+            rows, columns = (rows + 1) // 2, (columns + 1) // 2
+        return rows, columns
 
     def _placed(
         self, cells: Cells, x: Float[Tensor, "R N T C"], num_times: int
@@ -292,6 +353,7 @@ class UniformPrompts(nn.Module):
         videos: Int[Tensor, " R"],
         generator: torch.Generator | None = None,
         *,
+        read: Read | None = None,
         wants_scores: bool = False,
     ) -> Prompts:
         """Prompts of every frame; frames get no scores."""

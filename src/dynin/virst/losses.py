@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from dynin.virst.backbone.protocol import TextScores
+from dynin.virst.backbone.protocol import CellStates, TextScores
 from dynin.virst.branch.protocol import MaskOutput
 from dynin.virst.config import LossConfig
 
@@ -64,6 +64,17 @@ def mask_parts(output: MaskOutput, masks: Bool[Tensor, "R Y X"], config: LossCon
         "iou": (output.candidate_iou - truth).abs().mean(dim=1),
         "occlusion": F.binary_cross_entropy_with_logits(output.object_score.float(), is_visible, reduction="none"),
     }
+
+
+def cells_part(logits: Float[Tensor, "R T P"], cells: CellStates, masks: Bool[Tensor, "R T Y X"]) -> Float[Tensor, ""]:
+    """What telling costs which patches of a frame hold what is meant: the fullest one, others by their share of it.
+
+    Binary cross-entropy, in the mean over patches of all frames that there are.
+    """
+    shares = F.adaptive_avg_pool2d(masks.to(logits.dtype), cells.grid).flatten(2)  # R T P
+    truth = shares / shares.amax(dim=2, keepdim=True).clamp(min=1e-6)
+    each = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(dim=2)
+    return (each * cells.is_frame).sum() / cells.is_frame.sum()
 
 
 def token_part(scores: TextScores) -> Float[Tensor, ""]:

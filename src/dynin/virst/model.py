@@ -17,11 +17,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dynin.errors import ConfigError, RequestError
 from dynin.virst.backbone.protocol import Backbone, Clips, Reading, Sentences
 from dynin.virst.batch import Batch, Sizes
 from dynin.virst.branch.protocol import FrameFeatures, MaskBranch, MaskOutput
 from dynin.virst.config import VirstConfig
-from dynin.virst.fusion import InitialFusion, Prompts, SeenFrames, second_of
+from dynin.virst.fusion import InitialFusion, Prompts, Read, SeenFrames, second_of
 from dynin.virst.tracker import ClipFeatures, Propagation, Tracker, TrackerConfig, plan, track
 
 
@@ -63,6 +64,11 @@ class Virst(nn.Module):
         widths = (backbone.width, branch.width)
         self.initial = InitialFusion(*widths, config.fusion) if config.fusion.initial else None
         self.second = second_of(*widths, config.fusion)
+        if config.fusion.reads_cells and config.frames.num_seg < config.frames.num_frames:
+            raise ConfigError(
+                f"setting 'fusion.reads_cells' is on: 'frames.num_seg' {config.frames.num_seg} must not be below "
+                f"'frames.num_frames' {config.frames.num_frames}, so that all frames that are read are seen"
+            )
         self.is_backbone_halved = False
         """Compute the backbone's matrix products in bfloat16, whatever the rest is computed in."""
         generator = torch.Generator().manual_seed(seed)
@@ -133,7 +139,26 @@ class Virst(nn.Module):
             st = self.initial(st, still, videos)
         reading = self.read(clips, sentences, st, generator)
         states = reading.st_states.to(seen.features.dtype)
-        return self.second(states, seen, videos, generator), reading
+        return self.second(states, seen, videos, generator, read=self._cells_of(reading)), reading
+
+    def _cells_of(self, reading: Reading) -> Read | None:
+        """The backbone's states of the frames, where the second fusion looks at them.
+
+        Raises:
+            RequestError: If this backbone has none that know the sentence.
+        """
+        if not self.config.fusion.reads_cells:
+            return None
+        if reading.cells is None:
+            raise RequestError(
+                "setting 'fusion.reads_cells' is on, and this backbone's states of frames do not know the sentence; "
+                "turn it off"
+            )
+        rows, columns = reading.cells.grid
+        down = (torch.arange(rows, device=self.device) + 0.5) / rows
+        across = (torch.arange(columns, device=self.device) + 0.5) / columns
+        middles = torch.stack((across.repeat(rows), down.repeat_interleave(columns)), dim=-1)
+        return Read(cells=reading.cells, places=self.branch.place(middles[None])[0])
 
     def read(
         self,

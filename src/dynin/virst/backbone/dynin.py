@@ -31,7 +31,8 @@ from dynin.sequence.layout import Assembler
 from dynin.training import adapters
 from dynin.training.resume import start_fingerprint
 from dynin.types import Modality
-from dynin.virst.backbone.protocol import Clips, Reading, Sentences, TextScores
+from dynin.virst.backbone.protocol import CellStates, Clips, Reading, Sentences, TextScores
+from dynin.virst.backbone.reader import PATCH_PX, FrameReader
 from dynin.virst.config import BackboneConfig
 
 TEXT, IMAGE, VIDEO = Modality.TEXT, Modality.IMAGE, Modality.VIDEO
@@ -73,7 +74,15 @@ class DyninBackbone(nn.Module):
             rows, columns = base.tokenizers.image.grid(self.frame_px, self.frame_px)
         except MediaError as error:
             raise ConfigError(f"setting 'backbone.frame_px' is {self.frame_px}: {error}") from error
+        self._grid = (rows, columns)
         self.max_frames = (self.model.config.max_len - num_st - ROOM) // (rows * columns)
+        if config.reader_width and self.frame_px != rows * PATCH_PX:
+            raise ConfigError(
+                f"setting 'backbone.reader_width' is {config.reader_width}: a reader gives a code for every "
+                f"{PATCH_PX} px, the start's picture tokenizer one for every {self.frame_px // rows} px; set it to 0"
+            )
+        num_codes, reader_width = len(base.vocabulary.image), config.reader_width
+        self.reader = FrameReader(num_codes, reader_width, generator) if reader_width else None
         scale = float(self.model.embed.weight.detach().std())
         drawn = torch.randn(num_st if has_distinct_st else 1, self.width, generator=generator) * scale
         self.st_embed = nn.Parameter(drawn)
@@ -104,8 +113,8 @@ class DyninBackbone(nn.Module):
         return self.st_embed.expand(self.num_st, -1)
 
     def is_learned(self, name: str) -> bool:
-        """Adapters and [ST] embeddings; with random weights, the whole network."""
-        return self._is_whole or name == "st_embed" or ".lora_" in name
+        """Adapters, [ST] embeddings and the reader of frames; with random weights, the whole network."""
+        return self._is_whole or name == "st_embed" or ".lora_" in name or name.startswith("reader.")
 
     def origin(self) -> str:
         """A hash of the start's files; empty for a model that came from no folder."""
@@ -128,10 +137,36 @@ class DyninBackbone(nn.Module):
         is_hidden, prob = _hidden(is_answer, generator)
         ids = torch.where(is_hidden, self._base.vocabulary["mask"], ids)
         x = self.model.embed(ids)
+        image = self._base.vocabulary.image
+        is_code = (ids >= image.start) & (ids < image.stop)
+        if self.reader is not None:
+            x = x.masked_scatter(is_code[..., None], self._seen(clips, sentences).to(x.dtype))
         x = x.masked_scatter(is_st[..., None], st_embeddings.to(x.dtype))
         states = self._states(x, is_real)
         st_states = states[is_st].unflatten(0, (-1, self.num_st))
-        return Reading(st_states=st_states, text=self._scores(states, rows[0].to(device), is_hidden, prob))
+        return Reading(
+            st_states=st_states,
+            text=self._scores(states, rows[0].to(device), is_hidden, prob),
+            cells=self._cell_states(states[is_code], clips, sentences),
+        )
+
+    def _seen(self, clips: Clips, sentences: Sentences) -> Float[Tensor, "K D"]:
+        """Embeddings of every patch of every row's frames: those of its codes, as likely as the reader holds them."""
+        assert self.reader is not None
+        likely = self.reader(clips.frames[clips.is_frame]).float().softmax(dim=-1)  # F N K
+        image = self._base.vocabulary.image
+        embedded = likely @ self.model.embed.weight[image.start : image.stop].float()
+        videos = embedded.split(clips.num_frames)
+        return torch.cat([videos[video].flatten(0, 1) for video in sentences.videos])
+
+    def _cell_states(self, states: Float[Tensor, "K D"], clips: Clips, sentences: Sentences) -> CellStates:
+        """States of patches by row, frame and patch."""
+        videos = torch.tensor(sentences.videos, device=clips.is_frame.device)
+        is_frame = clips.is_frame[videos].to(states.device)
+        rows, columns = self._grid
+        whole = states.new_zeros(*is_frame.shape, rows * columns, states.shape[-1])
+        whole = whole.masked_scatter(is_frame[:, :, None, None], states)
+        return CellStates(states=whole, is_frame=is_frame, grid=self._grid)
 
     def _states(self, x: Float[Tensor, "R S D"], is_real: Bool[Tensor, "R S"]) -> Float[Tensor, "R S D"]:
         """The states of all rows; stills do not go through the network at the length of the longest video."""

@@ -91,6 +91,17 @@ class TextScores:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class CellStates:
+    """What a backbone that reads in both directions makes of the frames, with the sentence in sight."""
+
+    states: Float[Tensor, "R T P D"]
+    """The last, normalised states at the P = rows x columns patches of each frame; zeros where there is no frame."""
+    is_frame: Bool[Tensor, "R T"]
+    grid: tuple[int, int]
+    """Rows and columns of patches."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Reading:
     """What a backbone makes of a batch."""
 
@@ -98,6 +109,8 @@ class Reading:
     """The last, normalised states at the [ST] tokens themselves."""
     text: TextScores | None = None
     """None where nothing is to be learnt from text."""
+    cells: CellStates | None = None
+    """None where the backbone's states of frames do not know the sentence."""
 
 
 @runtime_checkable

@@ -136,6 +136,7 @@ def optimizers_of(objective: Objective, config: VirstTrainConfig) -> list[torch.
     """AdamW for the backbone at its own rate, and for the rest."""
     model = objective.model
     parts: dict[str, nn.Module | None] = {"initial": model.initial, "second": model.second, "boxes": objective.boxes}
+    parts["pointer"] = objective.pointer
     rest = nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
     assert isinstance(model.branch, nn.Module)
     assert isinstance(model.backbone, nn.Module)
