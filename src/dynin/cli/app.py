@@ -21,6 +21,8 @@ from dynin.cli.segment import segment
 from dynin.cli.train import train
 from dynin.cli.train_codec import train_codec
 from dynin.cli.virst import virst
+from dynin.cli.virst_likeness import train_likeness
+from dynin.cli.virst_reader import train_reader
 from dynin.cli.virst_train import train as train_virst
 from dynin.errors import DyninError
 
@@ -42,6 +44,8 @@ app.command()(evaluate)
 app.add_typer(data, name="data")
 app.add_typer(virst, name="virst")
 virst.command("train")(train_virst)
+virst.command("train-likeness")(train_likeness)
+virst.command("train-reader")(train_reader)
 app.command()(train)
 app.command()(convert)
 app.command()(plan)

@@ -32,6 +32,7 @@ virst = typer.Typer(
 EMOJI_WORLD = "emoji-world"
 FLOORS = ("all-empty", "all-foreground", "another-object", "truth")
 MOST_VIDEOS = 100_000
+DTYPES = ("float32", "bfloat16_backbone")
 
 DatasetFlag = Annotated[
     str, typer.Option(help="mevis, revos, ref-youtube-vos, ref-davis17, ...; emoji-world is drawn.")
@@ -147,6 +148,7 @@ def ablate(
     together: Annotated[
         int, typer.Option(help="Videos asked about at once; 0 asks one sentence at a time, for long videos.")
     ] = 8,
+    dtype: Annotated[str, typer.Option(help=f"Of matrix products: {', '.join(DTYPES)}.")] = "float32",
     device: DeviceFlag = "auto",
 ) -> None:
     """Make the three ablation tables: every setting with every seed, floors beside them, verdicts by the written rules.
@@ -161,6 +163,11 @@ def ablate(
             raise RequestError(f"unknown table {name!r}{suggest(name, TABLES)}")
     if together < 0:
         raise RequestError(f"--together is {together}; give a number of videos, or 0 to ask one sentence at a time")
+    if dtype not in DTYPES:
+        raise RequestError(f"unknown --dtype {dtype!r}{suggest(dtype, DTYPES)}")
+    is_halved = dtype == "bfloat16_backbone"
+    if is_halved and not together:
+        raise RequestError("--dtype bfloat16_backbone is for several videos at once; leave --together 0 out")
     from dynin.cli import virst_models
     from dynin.evaluation.segmentation import study, tables
 
@@ -169,11 +176,13 @@ def ablate(
         source=opened.source,
         weights=virst_models.fingerprints(checkpoints),
         predictor=virst_models.predictors(checkpoints, threshold=threshold, likeness=likeness, device=device),
-        panel=virst_models.panels(checkpoints, threshold=threshold, likeness=likeness, device=device)
+        panel=virst_models.panels(
+            checkpoints, threshold=threshold, likeness=likeness, device=device, is_halved=is_halved
+        )
         if together
         else None,
         num_together=max(1, together),
-        about={**opened.about, "threshold": threshold, "machine": virst_models.machine(device)},
+        about={**opened.about, "threshold": threshold, "dtype": dtype, "machine": virst_models.machine(device)},
         tracks=opened.tracks,
         beside={} if likeness is None else {"text": virst_models.fingerprint(likeness)},
         skipped=frozenset({"text"}) if likeness is None else frozenset(),

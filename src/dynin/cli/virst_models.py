@@ -123,14 +123,21 @@ def predictors(
 
 
 def panels(
-    checkpoints: Path, *, threshold: float, likeness: Path | None, device: str
+    checkpoints: Path, *, threshold: float, likeness: Path | None, device: str, is_halved: bool = False
 ) -> "Callable[[str, int], _Panel]":
-    """What loads the weights of a name and seed, to be asked about several videos in several ways at once."""
+    """What loads the weights of a name and seed, to be asked about several videos in several ways at once.
+
+    Args:
+        is_halved: Compute the backbone's matrix products in bfloat16, as the small VIRST is trained.
+    """
     places = {(name, seed): folder for name, seed, folder in _folders(checkpoints)}
 
     def load_panel(name: str, seed: int) -> _Panel:
+        from torch import nn
+
         from dynin.cli import device as devices
         from dynin.cli.segment import load
+        from dynin.training import adapters
         from dynin.virst import similarity
         from dynin.virst.panel import Panel
 
@@ -138,9 +145,11 @@ def panels(
         compare = None if likeness is None else similarity.load(likeness)
         if compare is not None:
             compare.network.to(place)
-        return _Panel(
-            panel=Panel(load(str(places[name, seed]), place), likeness=compare), threshold=threshold, seed=seed
-        )
+        model = load(str(places[name, seed]), place)
+        if isinstance(model.backbone, nn.Module):
+            adapters.fold(model.backbone)
+        model.is_backbone_halved = is_halved
+        return _Panel(panel=Panel(model, likeness=compare), threshold=threshold, seed=seed)
 
     return load_panel
 

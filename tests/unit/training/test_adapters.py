@@ -48,6 +48,17 @@ def test_adapters_added_in_give_the_same_answers():
     assert torch.allclose(plain(IDS), model(IDS), atol=1e-5)
 
 
+def test_adapters_folded_in_place_give_the_same_answers():
+    model = small_model()
+    adapters.fold(model)  # nothing to fold
+    adapters.add(model, LoraConfig(rank=2, alpha=3.0), seed=0)
+    expected = perturbed(model)(IDS)
+    matrix = next(value for name, value in model.named_parameters() if "base_layer.weight" in name).detach().clone()
+    adapters.fold(model)
+    assert torch.allclose(model(IDS), expected, atol=1e-5)
+    assert not torch.equal(next(v for n, v in model.named_parameters() if "base_layer.weight" in n), matrix)
+
+
 @pytest.mark.parametrize("weights", ["", "int8"])
 def test_a_run_trains_adapters_and_exports_a_plain_model(start, tmp_path, weights):  # noqa: F811
     if weights:

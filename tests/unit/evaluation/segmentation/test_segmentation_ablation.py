@@ -122,6 +122,70 @@ def test_a_stopped_study_goes_on_with_the_next_video(tmp_path):
     assert asked == []
 
 
+class Together:
+    """A panel whose masks are a model's, and which says what it was asked."""
+
+    def __init__(self, asked, pixels=1):
+        self.asked, self.pixels = asked, pixels
+
+    def together(self, videos, settings):
+        for setting in settings:
+            self.asked.append((setting.name, [examples[0].video for examples in videos]))
+            yield [[np.stack(list(shifted(self.pixels)(each))) for each in examples] for examples in videos]
+
+    def alone(self, example, setting):
+        return shifted(self.pixels)(example)
+
+
+def test_many_videos_and_settings_at_once_give_the_same_runs(tmp_path):
+    plan, asked = Plan(tables=("tab_ablation_fusion",)), []
+    one = a_study(weights={"both": {0: "aa"}, "none": {0: "aa"}}, predictor=lambda setting, seed: shifted(1))
+    many = replace(one, panel=lambda name, seed: Together(asked), num_together=2)
+    expected = study.run(plan, one, tmp_path / "one")
+    found = study.run(plan, many, tmp_path / "many")
+    assert {name: [run.pairs for run in each] for name, each in found.items()} == {
+        name: [run.pairs for run in each] for name, each in expected.items()
+    }
+    assert all(run.seconds_per_frame > 0 for run in found["both"])
+    assert [videos for name, videos in asked if name == "both"] == [["v0", "v1"], ["v2"]]
+    asked.clear()
+    study.run(plan, many, tmp_path / "many")
+    assert asked == []
+
+
+def test_a_stopped_panel_goes_on_with_the_videos_that_lack(tmp_path):
+    class Stopping(Together):
+        def together(self, videos, settings):
+            for done, each in enumerate(super().together(videos, settings)):
+                if len(self.asked) == 6 and done:
+                    raise KeyboardInterrupt
+                yield each
+
+    plan, asked = Plan(tables=("tab_ablation_selection",)), []
+    made = replace(a_study(weights={"both": {0: "aa"}}), num_together=2)
+    with pytest.raises(KeyboardInterrupt):
+        study.run(plan, replace(made, panel=lambda name, seed: Stopping(asked)), tmp_path / "stopped")
+    found = study.run(plan, replace(made, panel=lambda name, seed: Together([])), tmp_path / "stopped")
+    whole = study.run(plan, replace(made, panel=lambda name, seed: Together([])), tmp_path / "whole")
+    assert {name: each[0].pairs for name, each in found.items()} == {
+        name: each[0].pairs for name, each in whole.items()
+    }
+
+
+def test_work_that_another_process_holds_is_left_to_it(tmp_path):
+    plan, asked = Plan(tables=("tab_ablation_fusion",)), a_study()
+    with study._claimed(tmp_path / "runs" / ".both-seed-1.lock") as is_mine:
+        assert is_mine
+        results = study.run(plan, asked, tmp_path)
+        assert "both" not in results
+        assert "initial" in results
+        assert study.unfinished(plan, asked, tmp_path) == ["tab_ablation_fusion"]
+        assert not list(tmp_path.glob("*.md"))
+    study.run(plan, asked, tmp_path)
+    assert study.unfinished(plan, asked, tmp_path) == []
+    assert (tmp_path / "tab_ablation_fusion.md").is_file()
+
+
 def test_a_line_that_was_cut_short_is_scored_again(tmp_path):
     place, source = tmp_path / "seed-0.jsonl", films(3)
     whole = runs.score_run(source, truth, place, {"data": 1})

@@ -21,7 +21,8 @@ from dynin.virst.training.config import DataConfig, TextConfig, VirstTrainConfig
 from dynin.virst.training.objective import Objective, part_of
 from dynin.virst.training.source import Drawer
 
-CONFIGS = sorted((Path(__file__).parents[4] / "configs" / "virst").glob("*.toml"))
+FILES = (Path(__file__).parents[4] / "configs" / "virst").glob("*.toml")
+CONFIGS = sorted(path for path in FILES if path.stem != "likeness")
 STAGES = ("warm", "alignment", "few_frame", "propagation")
 
 
