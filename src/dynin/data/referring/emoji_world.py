@@ -104,16 +104,23 @@ class EmojiReferring:
         Raises:
             IndexError: If the index is outside the source.
         """
+        scene, generator = self._drawn(index)
+        return Film(scene, tuple(write(scene, NAMES, generator)), self.side_px)
+
+    def silent_film(self, index: int) -> Film:
+        """The same without sentences, sooner; errors as in `film`."""
+        return Film(self._drawn(index)[0], (), self.side_px)
+
+    def _drawn(self, index: int) -> tuple[ReferringScene, np.random.Generator]:
+        """What is in a video, and where the generator stands after that."""
         if not 0 <= index < self._num_videos:
             raise IndexError(f"video {index} of {self._num_videos}; indices start with 0")
         medium = "still" if self.num_frames == 1 else "video"
         key = (self.seed, zlib.crc32(f"{self.split}/referring-{medium}".encode()), index)
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
         if self.num_frames == 1:
-            scene = draw_still(NAMES, self.split, generator)
-        else:
-            scene = draw_video(NAMES, self.split, self.num_frames, generator)
-        return Film(scene, tuple(write(scene, NAMES, generator)), self.side_px)
+            return draw_still(NAMES, self.split, generator), generator
+        return draw_video(NAMES, self.split, self.num_frames, generator), generator
 
     def examples(self, index: int) -> list[ReferringExample]:
         """One sentence of every family of which something can be said of the video.

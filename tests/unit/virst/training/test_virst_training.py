@@ -22,7 +22,7 @@ from dynin.virst.training.objective import Objective, part_of
 from dynin.virst.training.source import Drawer
 
 FILES = (Path(__file__).parents[4] / "configs" / "virst").glob("*.toml")
-CONFIGS = sorted(path for path in FILES if path.stem != "likeness")
+CONFIGS = sorted(path for path in FILES if path.stem not in ("likeness", "reader"))
 STAGES = ("warm", "alignment", "few_frame", "propagation")
 
 
