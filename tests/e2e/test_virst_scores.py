@@ -17,6 +17,8 @@ from dynin.training.config import LoraConfig
 from dynin.virst import folder
 from dynin.virst.build import build
 from dynin.virst.config import BackboneConfig, BranchConfig
+from dynin.virst.training import likeness
+from dynin.virst.training.likeness_config import LikenessSizes
 from tests.tiny_virst import CONFIG
 
 
@@ -132,11 +134,24 @@ def test_a_model_predicts_before_it_is_scored_and_goes_on(here, checkpoints, cap
     assert "holds predictions of something else" in capsys.readouterr().err
 
 
-def test_the_tables_are_rehearsed_with_drawn_weights(here, checkpoints, capsys):
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """A CLIP with drawn weights."""
+    sizes = LikenessSizes(width=16, image_layers=1, text_layers=1, num_ids=512)
+    words = likeness.make_tokenizer(["the dog"], sizes)
+    network = likeness.new_network(sizes, words, temperature=0.07, seed=0)
+    place = tmp_path_factory.mktemp("clip") / "model"
+    likeness.write(place, likeness.Trained(network=network, tokenizer=words), {})
+    return place
+
+
+@pytest.mark.parametrize("together", [2, 0])
+def test_the_tables_are_rehearsed_with_drawn_weights(here, checkpoints, clip, capsys, together):
     command = ("ablate", "--checkpoints", checkpoints, "--output", "tables", "--videos", 2, "--frames", 1)
+    command = (*command, "--likeness", clip, "--together", together)
     assert run(*command, "--table", "tab_ablation_selection", "--device", "cpu") == 0
     values = json.loads((here / "tables" / "tab_ablation_selection.json").read_text())
-    assert set(values["not_run"]) == {"text", "first-trained"}
+    assert set(values["not_run"]) == {"first-trained"}
     assert set(values["rows"]["dynamic"]["by_seed"]) == {"0", "1"}
     assert values["gates"][0]["verdict"] == "fails"  # weights that nobody trained
     assert values["about"]["dataset"] == "emoji-world"
@@ -156,6 +171,8 @@ def test_the_tables_are_rehearsed_with_drawn_weights(here, checkpoints, capsys):
         (("evaluate", "--dataset", "emoji-world", "--floor", "truth", "--split", "valid"), "no split 'valid'"),
         (("evaluate", "--dataset", "emoji-world", "--floor", "truth", "--videos", "0"), "--videos is 0"),
         (("ablate", "--checkpoints", ".", "--output", "o", "--table", "tab"), "unknown table 'tab'"),
+        (("ablate", "--checkpoints", ".", "--output", "o", "--dtype", "half"), "unknown --dtype 'half'"),
+        (("ablate", "--checkpoints", ".", "--output", "o", "--together", "-1"), "--together is -1"),
         (("ablate", "--checkpoints", ".", "--output", "o"), "holds no <name>/seed-<n>"),
     ],
 )
