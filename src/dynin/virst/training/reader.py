@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,7 +22,7 @@ from dynin.repository import require_replaceable
 from dynin.tokenizers.protocol import ImageTokenizer
 from dynin.training import optim, prefetch, resume, state
 from dynin.training.journal import Figures, Journal
-from dynin.virst.backbone.reader import FrameReader
+from dynin.virst.backbone.reader import PATCH_PX, FrameReader
 from dynin.virst.build import READER
 from dynin.virst.training.reader_config import ReaderTrainConfig
 from dynin.virst.training.reader_source import Codes, PatchDrawer, Patches
@@ -139,17 +139,31 @@ def export(config: ReaderTrainConfig, place: Path, provenance: Mapping[str, obje
 def measure(network: FrameReader, drawer: PatchDrawer, num_videos: int) -> dict[str, float]:
     """How much a reader says rightly in all frames of the first videos and stills of a drawer.
 
-    `things` is the share of patches with a thing that are named right, `ground` that of all others.
+    `things` is the share of patches with a thing that are named right, `nearby` the share of them whose thing is named
+    there or at a patch beside it (a middle may lie on the edge of two), `ground` the share of all other patches.
     """
     device = network.output.weight.device
-    right: dict[str, list[int]] = {"things": [0, 0], "ground": [0, 0]}
+    right: dict[str, list[int]] = {"things": [0, 0], "nearby": [0, 0], "ground": [0, 0]}
     for patches in drawer.films(num_videos):
         scores = [network(frames.to(device)) for frames in patches.frames.split(FRAMES_AT_ONCE)]
-        is_right = torch.cat(scores).argmax(dim=-1).cpu() == patches.codes
-        for name, where in (("things", patches.is_thing), ("ground", ~patches.is_thing)):
-            right[name][0] += int(is_right[where].sum())
+        said = torch.cat(scores).argmax(dim=-1).cpu()
+        is_right = said == patches.codes
+        beside = _beside(patches.frames.shape[-2] // PATCH_PX, patches.frames.shape[-1] // PATCH_PX)
+        is_near = ((said[:, None] == patches.codes[..., None]) & beside).any(dim=-1)
+        for name, found, where in (
+            ("things", is_right, patches.is_thing),
+            ("nearby", is_near, patches.is_thing),
+            ("ground", is_right, ~patches.is_thing),
+        ):
+            right[name][0] += int(found[where].sum())
             right[name][1] += int(where.sum())
     return {name: share / max(1, count) for name, (share, count) in right.items()}
+
+
+def _beside(rows: int, columns: int) -> Bool[Tensor, "N N"]:
+    """Whether two patches are one, or touch."""
+    places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))
+    return (places[:, None] - places).abs().amax(dim=-1) <= 1
 
 
 def _step(network: FrameReader, patches: Patches, config: ReaderTrainConfig, step: int) -> dict[str, float]:

@@ -218,9 +218,15 @@ def test_a_measure_counts_what_is_named_right(tmp_path, tokenizer):
             return torch.nn.functional.one_hot(next(said), 1024).float()
 
     knowing = Knowing(1024, 16, torch.Generator())
-    assert reader.measure(knowing, drawer, 1) == {"things": 1.0, "ground": 1.0}
+    assert reader.measure(knowing, drawer, 1) == {"things": 1.0, "nearby": 1.0, "ground": 1.0}
     said = iter([patches.codes.where(patches.is_thing, torch.tensor(0))])
-    assert reader.measure(knowing, drawer, 1) == {"things": 1.0, "ground": 0.0}
+    assert reader.measure(knowing, drawer, 1) == {"things": 1.0, "nearby": 1.0, "ground": 0.0}
+    alone = patches.codes.where(patches.is_thing, torch.tensor(0)).unflatten(1, (SIDE, SIDE))
+    said = iter([alone.roll(1, dims=2).where(torch.arange(SIDE) > 0, 0).flatten(1)])  # everything one patch further
+    found = reader.measure(knowing, drawer, 1)
+    inside = patches.is_thing.unflatten(1, (SIDE, SIDE))[..., :-1].sum() / patches.is_thing.sum()
+    assert found["things"] < 0.5
+    assert found["nearby"] >= float(inside) - 1e-6
 
 
 def test_the_command_leaves_a_reader_that_a_virst_takes(tmp_path, capsys):
