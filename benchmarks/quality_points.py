@@ -52,7 +52,7 @@ _BLOCKS: Mapping[str, Change] = {
     },
     **{
         f"threshold {bar} cache block": rule(Threshold(bar=bar), refresh=_BLOCK, early_stop=True)
-        for bar in (0.9, 0.95, 0.98)
+        for bar in (0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
     },
     "entropy 0.05 cache block near 16": rule(
         EntropyBound(bound=0.05), refresh=Refresh(per_block=True, vicinity=16), early_stop=True

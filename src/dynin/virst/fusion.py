@@ -43,6 +43,8 @@ class Prompts:
     """How much of the last layer's attention falls on a cell of each frame, in the mean; None where there is none.
 
     Parity: published code computes it, 1 / cells / frames for a flat attention, and uses it nowhere."""
+    cell_logits: Float[Tensor, "R T P"] | None = None
+    """How sure it is that each of the backbone's patches holds what is meant; None where they are not looked at."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -230,6 +232,9 @@ class FusionLayer(nn.Module):
 class SecondFusion(nn.Module):
     """Spreads the [ST] states of a sentence over the frames of its video and fits them to each.
 
+    With `reads_cells` it looks at the backbone's states of the frames too, and each frame's prompts start from the
+    place of the patch that is most likely meant, as if someone had pointed there; not published.
+
     Source:
         VIRST, arXiv:2603.27060.
     """
@@ -246,6 +251,8 @@ class SecondFusion(nn.Module):
             self.own_proj = nn.Linear(st_dim, dim)
             self.place_proj = nn.Linear(dim, dim)
             self.own_norm = nn.LayerNorm(dim)
+            self.pointer = nn.Linear(st_dim, 1)
+            self.gate = nn.Parameter(torch.tensor(config.gate))
         if config.positions == "learned":
             self.frame_embed = nn.Embedding(config.max_frames, dim)
             self.row_embed = nn.Embedding(config.max_cells, dim)
@@ -289,12 +296,17 @@ class SecondFusion(nn.Module):
         for index, layer in enumerate(self.decoder):
             is_last = index + 1 == len(self.decoder)
             x, weights = layer(x, asked, generator, wants_weights=wants_scores and is_last)
-        tokens = x.unflatten(1, (num_tokens, num_times))
+        tokens, logits = x.unflatten(1, (num_tokens, num_times)), None
+        if read is not None:
+            logits = self.pointer(read.cells.states.to(x.dtype)).squeeze(-1)
+            tokens = self.gate * tokens + (logits.softmax(dim=-1) @ read.places)[:, None]  # R 1 T C
         if weights is None:
-            return Prompts(tokens=tokens)
+            return Prompts(tokens=tokens, cell_logits=logits)
         share = asked.is_there / asked.is_there.sum(dim=1, keepdim=True)  # R Q
         scores = (weights * share[..., None]).sum(dim=1)[:, : cells.values.shape[1]]  # R S
-        return Prompts(tokens=tokens, frame_scores=scores.unflatten(1, (num_times, -1)).mean(dim=-1))
+        return Prompts(
+            tokens=tokens, cell_logits=logits, frame_scores=scores.unflatten(1, (num_times, -1)).mean(dim=-1)
+        )
 
     def _own(self, read: Read, seen: SeenFrames, videos: Int[Tensor, " R"]) -> Cells:
         """The backbone's states of the frames as cells: what each says, and the branch's code of where it is."""

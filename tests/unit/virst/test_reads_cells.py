@@ -54,10 +54,32 @@ def test_everything_that_is_new_learns():
     batch = make_batch([[example("the dog"), example("nothing", is_empty=True)]], virst.sizes)
     loss, figures = objective(Step(batch=batch), torch.Generator().manual_seed(0))
     loss.backward()
+    assert figures["cells"] > 0
+    new = ("backbone.reader.layers.0", "second.own_proj", "second.place_proj", "second.pointer")
+    for name in new:
+        assert virst.get_parameter(f"{name}.weight").grad.any(), name
+    assert virst.second.gate.grad.any()
+
+
+def test_where_the_second_fusion_does_not_look_a_pointer_is_learned_that_is_thrown_away():
+    virst = make_virst()
+    config = VirstTrainConfig(name="x", stage="alignment", steps=1, model=virst.config, loss=LossConfig(cells=1.0))
+    objective = Objective(virst, config)
+    loss, figures = objective(Step(batch=make_batch([[example()]], virst.sizes)), torch.Generator().manual_seed(0))
+    loss.backward()
     assert figures["cells"] == pytest.approx(torch.log(torch.tensor(2.0)).item(), abs=1e-5)  # nothing is known yet
-    for name in ("backbone.reader.layers.0.weight", "second.own_proj.weight", "second.place_proj.weight"):
-        assert virst.get_parameter(name).grad.any(), name
     assert objective.pointer.weight.grad.any()
+
+
+@torch.no_grad()
+def test_prompts_start_from_the_place_that_is_pointed_at():
+    virst = make_virst(reading()).eval()
+    virst.second.gate.zero_()
+    found = virst(make_batch([[example()]], virst.sizes)).prompts
+    rows, columns = (side // 16 for side in (virst.backbone.frame_px,) * 2)
+    middles = torch.tensor([[(x + 0.5) / columns, (y + 0.5) / rows] for y in range(rows) for x in range(columns)])
+    places = virst.branch.place(middles[None])[0]
+    assert_close(found.tokens[0, 0], found.cell_logits[0].softmax(dim=-1) @ places)
 
 
 def test_what_the_patches_of_a_frame_cost_is_least_where_the_target_is_told():

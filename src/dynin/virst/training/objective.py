@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dynin.errors import ConfigError
 from dynin.virst import losses
-from dynin.virst.backbone.protocol import CellStates, TextScores
+from dynin.virst.backbone.protocol import TextScores
 from dynin.virst.batch import Batch, TextBatch
 from dynin.virst.branch.protocol import MaskOutput
 from dynin.virst.losses import mask_parts
@@ -55,7 +55,8 @@ class Objective(nn.Module):
         generator = torch.Generator().manual_seed(config.seed)
         is_warm = config.stage == "warm"
         self.boxes = BoxPrompter(model.config.num_st, model.branch.width, generator) if is_warm else None
-        self.pointer = nn.Linear(model.backbone.width, 1) if config.loss.cells and not is_warm else None
+        wants_pointer = config.loss.cells and not is_warm and not model.config.fusion.reads_cells
+        self.pointer = nn.Linear(model.backbone.width, 1) if wants_pointer else None
         if self.pointer is not None:
             nn.init.zeros_(self.pointer.weight)
             nn.init.zeros_(self.pointer.bias)
@@ -84,7 +85,7 @@ class Objective(nn.Module):
             costs = self._warm(batch, batch.masks, generator)
         else:
             found = self.model(batch, generator if drops else None)
-            pointed = self._pointed(found.reading.cells, batch.masks)
+            pointed = self._pointed(found, batch.masks)
             follow = self._propagated if self.config.has_memory else self._prompted
             costs = follow(found, batch, batch.masks, generator)
         loss = losses.total([cost.parts for cost in costs], text, self.config.loss)
@@ -96,16 +97,24 @@ class Objective(nn.Module):
             figures["token"] = float(losses.token_part(text).detach())
         return loss, figures
 
-    def _pointed(self, cells: CellStates | None, truth: Tensor) -> Float[Tensor, ""] | None:
-        """What it costs to tell from the backbone's states of the frames where the target is."""
-        if self.pointer is None:
+    def _pointed(self, found: Prompted, truth: Tensor) -> Float[Tensor, ""] | None:
+        """What it costs to tell from the backbone's states of the frames where the target is.
+
+        The second fusion tells it where it looks at them, and what is thrown away with the stage elsewhere.
+        """
+        if not self.config.loss.cells:
             return None
+        cells = found.reading.cells
         if cells is None or cells.states.shape[1] != truth.shape[1]:
             raise ConfigError(
                 "setting 'loss.cells' is above 0: it needs a backbone whose states of frames know the sentence, and "
                 "'frames.num_seg' not below 'frames.num_frames'"
             )
-        return losses.cells_part(self.pointer(cells.states.float()).squeeze(-1), cells, truth)
+        logits = found.prompts.cell_logits
+        if logits is None:
+            assert self.pointer is not None
+            logits = self.pointer(cells.states.float()).squeeze(-1)
+        return losses.cells_part(logits.float(), cells, truth)
 
     def _told(self, text: TextBatch, generator: torch.Generator) -> TextScores | None:
         """What the backbone says of answers; no feature changes the [ST] embeddings there."""
