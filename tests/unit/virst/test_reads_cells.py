@@ -61,8 +61,9 @@ def test_everything_that_is_new_learns():
     assert virst.second.gate.grad.any()
 
 
-def test_where_the_second_fusion_does_not_look_a_pointer_is_learned_that_is_thrown_away():
-    virst = make_virst()
+@pytest.mark.parametrize("base", [CONFIG, replace(CONFIG, fusion=replace(reading().fusion, second="mlp"))])
+def test_where_the_second_fusion_does_not_look_a_pointer_is_learned_that_is_thrown_away(base):
+    virst = make_virst(base)
     config = VirstTrainConfig(name="x", stage="alignment", steps=1, model=virst.config, loss=LossConfig(cells=1.0))
     objective = Objective(virst, config)
     loss, figures = objective(Step(batch=make_batch([[example()]], virst.sizes)), torch.Generator().manual_seed(0))

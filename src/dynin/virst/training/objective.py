@@ -55,7 +55,8 @@ class Objective(nn.Module):
         generator = torch.Generator().manual_seed(config.seed)
         is_warm = config.stage == "warm"
         self.boxes = BoxPrompter(model.config.num_st, model.branch.width, generator) if is_warm else None
-        wants_pointer = config.loss.cells and not is_warm and not model.config.fusion.reads_cells
+        has_pointer = getattr(model.second, "pointer", None) is not None
+        wants_pointer = config.loss.cells and not is_warm and not has_pointer
         self.pointer = nn.Linear(model.backbone.width, 1) if wants_pointer else None
         if self.pointer is not None:
             nn.init.zeros_(self.pointer.weight)
