@@ -26,8 +26,9 @@ INT4_GROUP = 32
 """Numbers of a row that share a scale in int4."""
 STATE_BLOCK, STATE_LEAST, STATE_CODES = 256, 4096, 256
 """Of AdamW's states in 8 bits: numbers that share a scale, the fewest that are shortened, and what a code can be."""
-PIECE_LOGITS = 2**20
-"""Logits that are chosen from together, as in decoding/score.py; a test holds them equal."""
+PIECE_LOGITS, PIECE_LOGITS_ELSEWHERE = 2**20, 2**24
+"""Logits that are chosen from together on a CPU, and on other devices, as in decoding/score.py; a test holds them
+equal."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,7 +127,7 @@ def head_bytes(config: ModelConfig, work: Pass, size: int) -> int:
     return places * (config.d_model + work.num_choices) * size
 
 
-def choice_bytes(work: Pass, size: int) -> int:
+def choice_bytes(work: Pass, size: int, *, is_cpu: bool = True) -> int:
     """Guiding and choosing (decoding/score.py): the logits of all places, and pieces of them in float32.
 
     as they are:    themselves in float32, unless they are; guided ones are new
@@ -136,10 +137,12 @@ def choice_bytes(work: Pass, size: int) -> int:
 
     Args:
         size: Bytes of a logit as the network gives it.
+        is_cpu: Whether the network is on a CPU; other devices choose from larger pieces.
     """
     places = work.num_rows * work.num_places
+    together = PIECE_LOGITS if is_cpu else PIECE_LOGITS_ELSEWHERE
     all_logits = work.num_branches * work.num_places * work.num_choices * size
-    piece = min(places, max(1, PIECE_LOGITS // work.num_choices)) * work.num_choices * FLOAT
+    piece = min(places, max(1, together // work.num_choices)) * work.num_choices * FLOAT
     is_turned = size < FLOAT
     values = int(work.is_guided or is_turned)
     arrays = max(

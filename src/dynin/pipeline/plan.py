@@ -166,6 +166,7 @@ def plan(model: Outline, work: Work) -> Plan:
     branches = passes[0].num_branches
     widest = max(passes, key=lambda work: work.num_places * work.num_choices)
     table = f"{widest.num_places:,} places x {widest.num_choices:,} ids"
+    choosing = max(memory.choice_bytes(each, size, is_cpu=work.device == "cpu") for each in passes)
     always = (
         Part(name="embedding and output table", num_bytes=weights["tables"], about=f"{network.num_rows:,} rows"),
         Part(
@@ -180,7 +181,7 @@ def plan(model: Outline, work: Work) -> Plan:
         Part(name="a pass", num_bytes=max(memory.block_bytes(network, each, size, work.weights) for each in passes),
              about=f"{branches} rows x {length:,} positions"),
         Part(name="logits", num_bytes=max(memory.head_bytes(network, each, size) for each in passes), about=table),
-        Part(name="choosing", num_bytes=max(memory.choice_bytes(each, size) for each in passes), about=table),
+        Part(name="choosing", num_bytes=choosing, about=table),
         *_pictures(model, task),
         *_sounds(model, task, work),
         Part(name="files while they are read", num_bytes=_open_files(model, work, size)),

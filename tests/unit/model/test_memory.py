@@ -128,6 +128,7 @@ def test_decoding_allocates_what_was_planned(dtype, policy, width, num_choices):
 
 def test_the_piece_that_is_planned_is_the_piece_that_is_chosen_from():
     assert memory.PIECE_LOGITS == score._CHUNK
+    assert memory.PIECE_LOGITS_ELSEWHERE == score._CHUNK_ELSEWHERE
 
 
 # --- training --------------------------------------------------------------------------------------------------------

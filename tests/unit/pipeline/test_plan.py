@@ -191,6 +191,15 @@ def test_a_gpu_holds_both_halves_of_the_speech_tokenizer_and_no_text_tokenizer()
         Work(task="t2s", device="cud")
 
 
+def test_a_gpu_chooses_from_larger_pieces_and_holds_them():
+    works = [Work(task="t2i", dtype="bfloat16", device=kind) for kind in ("cpu", "mps", "cuda")]
+    here, *elsewhere = (parts(plan(outline("8b"), work))["choosing"] for work in works)
+    assert elsewhere[0] == elsewhere[1]
+    in_bfloat16, guided_arrays = 2 * 1024 * 8192 * 2, 4  # logits of both branches as they are; in float32, both, mixed
+    assert elsewhere[0] == in_bfloat16 + guided_arrays * 1024 * 8192 * 4  # all places at once, fewer than 2^24 numbers
+    assert here == in_bfloat16 + guided_arrays * 128 * 8192 * 4
+
+
 def test_files_that_are_read_lie_in_the_memory_of_the_processor(tiny):
     here, there = (
         parts(plan(outline(tiny), Work(task="t2i", dtype="float32", device=kind))) for kind in ("cpu", "cuda")
