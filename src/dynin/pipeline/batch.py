@@ -66,7 +66,7 @@ class RequestEngine:
         """
         self._pipeline = pipeline
         self._easel: Easel = pipeline.easel()
-        denoiser = MixedDenoiser(pipeline.model, max_cache_bytes=max_cache_bytes)
+        denoiser = MixedDenoiser(pipeline.model, max_cache_bytes=max_cache_bytes, graphs=pipeline.graphs)
         self._engine = Engine(denoiser, pipeline.vocabulary["mask"], limits)
         self._pending: dict[int, _Pending] = {}
 

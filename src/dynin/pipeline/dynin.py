@@ -18,10 +18,11 @@ from torch import Tensor
 from dynin.decoding.decoder import Decoded, ParallelDecoder
 from dynin.decoding.policy import DecodingPolicy
 from dynin.decoding.trace import Step
-from dynin.errors import RequestError
+from dynin.errors import ConfigError, RequestError
 from dynin.media.image import to_pil
 from dynin.model.transformer import Transformer
 from dynin.pipeline.denoiser import Effort, PolicyDenoiser
+from dynin.pipeline.graphs import StepGraphs, can_record
 from dynin.pipeline.job import Easel, Job
 from dynin.pipeline.picture_size import growth, largest_px, lengths_at, require_size
 from dynin.pipeline.policies import POLICIES, adjust, for_redo, limit, policy_of, require_steps
@@ -56,6 +57,13 @@ class Dynin:
     """By modality, or by task and modality; see `policies.policy_of`. These are what the preset "exact" means."""
     presets: Presets = NONE
     """The others, and which is taken where a request names none."""
+    graphs: StepGraphs | None = None
+    """Recorded passes over the network, for requests that remember keys and values; None records nothing."""
+
+    def __post_init__(self) -> None:
+        """Check that recordings are of this network."""
+        if self.graphs is not None and self.graphs.model is not self.model:
+            raise ConfigError("graphs record passes of another network; make them of this one, see `recorded`")
 
     @classmethod
     def assemble(cls, model: Transformer, tokenizers: Tokenizers, vocabulary: Vocabulary) -> "Dynin":
@@ -68,6 +76,26 @@ class Dynin:
             policies=POLICIES[vocabulary.name],
             presets=PRESETS[vocabulary.name],
         )
+
+    def recorded(self, *, max_bytes: int = 4 * 2**30, compiles: bool = False) -> "Dynin":
+        """The same model, whose passes with remembered keys and values are recorded once and replayed.
+
+        A bucket of shapes is recorded when it first comes up, so that this pays for a model that stays, and for one
+        thread at a time. Requests whose presets remember nothing, such as `exact`, go as before.
+
+        Args:
+            max_bytes: Largest memory for keys and values of recorded passes.
+            compiles: Whether layers go through `torch.compile`, once for each shape.
+
+        Raises:
+            ConfigError: If the device of the network records nothing.
+        """
+        if not can_record(self.model):
+            raise ConfigError(
+                f"the network is on {self.model.embed.weight.device}, which records no passes; load it on a GPU "
+                '(device="cuda"), or use it as it is'
+            )
+        return replace(self, graphs=StepGraphs(self.model, max_bytes=max_bytes, compiles=compiles))
 
     def generate(
         self, prompt: str | None = None, *, on_step: Observer | None = None, **wishes: Unpack[Wishes]
@@ -110,7 +138,7 @@ class Dynin:
         if len(keys) != 1 or (len(jobs) > 1 and any(job.redo for job in jobs)):
             raise RequestError(f"requests of one batch differ: {sorted(map(str, keys))}; run them one by one")
         traces: list[list[Snapshot]] = [[] for _ in jobs]
-        denoiser = PolicyDenoiser(self.model)
+        denoiser = PolicyDenoiser(self.model, graphs=self.graphs)
         decoded = self._decode(jobs, denoiser, self.watch(jobs, traces, on_step))
         results = [self.finish(job, row, decoded, denoiser.effort(row)) for row, job in enumerate(jobs)]
         seconds = time.monotonic() - started

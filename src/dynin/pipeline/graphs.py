@@ -17,6 +17,7 @@ device records nothing, the same operations run one by one.
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import ref
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,11 +27,9 @@ from dynin.decoding.query import Query
 from dynin.model.output import OutputRows
 from dynin.model.transformer import Block, Transformer
 from dynin.nn.attention import attention
-from dynin.nn.rope import rotary_table
+from dynin.pipeline.seats import COLUMNS, UNSEEN, Seats, SeatStore
 
-_COLUMNS = 64  # lengths are rounded up to multiples of so many columns
-_SEATS = 16  # and computed columns to multiples of so many
-_UNSEEN = -1
+_SEATS = 16  # computed columns are rounded up to multiples of so many
 _WARM_UPS = 2
 
 Layer = Callable[[Block, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None], Tensor]
@@ -51,26 +50,6 @@ class Bucket:
     """Whether some columns may not be attended."""
     allowed: int
     """Identity of the list of ids; 0 for all ids."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Seats:
-    """The memory and the inputs of so many rows of so many columns, always at the same addresses.
-
-    Each has a column more, for seats that nobody took: it is computed, and never attended.
-    """
-
-    ids: Int[Tensor, "B C1"]
-    known: Int[Tensor, "B C1"]
-    """The id of each column when it was computed; `_UNSEEN` before."""
-    is_asked: Bool[Tensor, "B C"]
-    is_due: Bool[Tensor, " B"]
-    is_real: Bool[Tensor, "B C"]
-    """False at padding and beyond the end."""
-    table: Float[Tensor, "2 C1 half"]
-    """Of rotary positions."""
-    keys: tuple[Float[Tensor, "B C1 G E"], ...]
-    values: tuple[Float[Tensor, "B C1 G E"], ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -122,6 +101,7 @@ class StepGraphs:
         model: Transformer,
         *,
         max_places: int = 256,
+        max_bytes: int | None = None,
         compiles: bool = False,
         records: bool | None = None,
     ) -> None:
@@ -130,16 +110,22 @@ class StepGraphs:
         Args:
             max_places: Largest number of places of a block, over all rows and both branches of guidance, for which this
                 is used; beyond, arithmetic takes longer than launching it.
+            max_bytes: Largest memory for keys and values of all shapes together; shapes that were used longest ago are
+                given up with their recordings, and what takes more than half of it is not answered here. None for no
+                bound.
             compiles: Whether a layer goes through `torch.compile`, which joins small operations and rounds less.
             records: Whether passes are recorded; None where the device can.
         """
-        self._model, self._max_places = model, max_places
+        self.model = model
+        """The network whose passes these are."""
+        self._max_places = max_places
         self._output = OutputRows(model.output.weight)
-        weight = model.embed.weight
-        self._records = weight.is_cuda if records is None else records
+        self._records = can_record(model) if records is None else records
         self._layer: Layer = torch.compile(_layer, dynamic=False) if compiles else _layer
-        self._seats: dict[tuple[int, int], _Seats] = {}
+        self._seats = SeatStore(model, max_bytes)
         self._recordings: dict[Bucket, _Recording] = {}
+        self._lists: list[Tensor] = []
+        self._as_first: dict[int, tuple[ref[Tensor], Tensor]] = {}
         self._known = _Known()
         self._pool: Any = None
         self.last_columns: tuple[int, ...] = ()
@@ -156,7 +142,8 @@ class StepGraphs:
         if rule is None or rule.measures_drift or rule.vicinity or query.counts is None:
             return False
         start, stop = query.span
-        return len(query.ids) * (stop - start) <= self._max_places
+        num_rows, length = query.ids.shape
+        return num_rows * (stop - start) <= self._max_places and self._seats.fits((num_rows, _up(length, COLUMNS)))
 
     def forget(self) -> None:
         """Leave the seats, so that the next query is computed in full."""
@@ -169,7 +156,7 @@ class StepGraphs:
             owner: The decoding that asks; the same object in all of its queries.
         """
         assert query.counts is not None
-        names = [(branch, row) for branch in range(2 if query.is_guided else 1) for row in query.keys]
+        names = _names(query)
         seats, changed_most = self._arrange(query, names, owner)
         known = self._known
         rows = [known.rows[name] for name in names]
@@ -177,16 +164,17 @@ class StepGraphs:
         num_columns = known.shape[1]
         num_computed = num_columns if any(is_due) else min(changed_most, num_columns)
         num_answered = min(_up(query.span[1] - query.span[0], _SEATS), num_columns)
+        allowed = self._list(query.allowed)
         bucket = Bucket(
             *known.shape,
             num_computed=num_computed,
             num_answered=num_answered,
             is_limited=query.attend is not None or known.length < num_columns,
-            allowed=0 if query.allowed is None else id(query.allowed),
+            allowed=0 if allowed is None else id(allowed),
         )
         at = [row.seat for row in rows]
         asked = self._write(seats, query, at, is_due)
-        logits = self._replay(bucket, seats, query.allowed)
+        logits = self._replay(bucket, seats, allowed)
         for row, due, count in zip(rows, is_due, query.counts, strict=True):
             if count:
                 row.num_passes = 0 if due else row.num_passes + 1
@@ -195,6 +183,26 @@ class StepGraphs:
         rank = seats.is_asked.cumsum(dim=1).flatten()[asked] - 1
         return logits.flatten(0, 1)[asked // num_columns * num_answered + rank]
 
+    def num_due(self, query: Query, owner: object) -> int:
+        """How many rows of a query would be computed in full."""
+        rows = self._known.rows if self._known.owner is owner else {}
+        return sum(name not in rows or self._is_due(query, rows[name]) for name in _names(query))
+
+    def _list(self, allowed: Int[Tensor, " A"] | None) -> Int[Tensor, " A"] | None:
+        """A list of ids as the first tensor that held it, which recordings know; every tensor is looked at once."""
+        if allowed is None:
+            return None
+        known = self._as_first.get(id(allowed))
+        if known is not None and known[0]() is allowed:
+            return known[1]
+        first = next((other for other in self._lists if torch.equal(other, allowed)), None)
+        if first is None:
+            first = allowed
+            self._lists.append(allowed)
+        self._as_first = {key: pair for key, pair in self._as_first.items() if pair[0]() is not None}
+        self._as_first[id(allowed)] = ref(allowed), first
+        return first
+
     def _is_due(self, query: Query, row: _Row) -> bool:
         """Whether a row is computed in full."""
         if row.num_passes < 0:
@@ -202,14 +210,14 @@ class StepGraphs:
         assert query.refresh is not None
         return query.refresh.is_due(begins_block=query.step == 0, num_passes=row.num_passes, drift=0.0)
 
-    def _arrange(self, query: Query, names: Sequence[Hashable], owner: object) -> tuple[_Seats, int]:
+    def _arrange(self, query: Query, names: Sequence[Hashable], owner: object) -> tuple[Seats, int]:
         """The seats of a query, every row in one; and how many columns of a row can have to be computed at most.
 
         Within a block nothing changes but its own places, from block to block those of two; otherwise, anything may.
         """
         known = self._known
         length = query.ids.shape[1]
-        num_columns = _up(length, _COLUMNS)
+        num_columns = _up(length, COLUMNS)
         if known.owner is not owner:
             known = self._known = _Known(owner=owner)
         missing = [name for name in names if name not in known.rows]
@@ -228,13 +236,18 @@ class StepGraphs:
 
     def _move(self, missing: Sequence[Hashable], num_columns: int, like: Tensor) -> None:
         """Seats for more rows, or of other lengths, with what was remembered."""
-        known, old = self._known, self._seats.get(self._known.shape)
+        known = self._known
+        old = self._seats.get(known.shape)
         shape = (len(known.rows) + len(missing), num_columns)
-        if shape not in self._seats:
-            self._seats[shape] = self._new_seats(shape, like)
+        gone = self._seats.take(shape, known.shape, like.device)
+        self._recordings = {
+            bucket: made
+            for bucket, made in self._recordings.items()
+            if (bucket.num_rows, bucket.num_columns) not in gone
+        }
         new = self._seats[shape]
         kept, width = known.shape[0] if known.rows else 0, min(known.shape[1], num_columns)
-        new.known.fill_(_UNSEEN)
+        new.known.fill_(UNSEEN)
         if old is not None and kept:
             for target, source in zip(
                 (new.known, *new.keys, *new.values), (old.known, *old.keys, *old.values), strict=True
@@ -247,27 +260,7 @@ class StepGraphs:
             known.rows[name] = _Row(seat=len(known.rows))
         known.shape = shape
 
-    def _new_seats(self, shape: tuple[int, int], like: Tensor) -> _Seats:
-        """Empty ones on the device of some ids."""
-        config, device = self._model.config, like.device
-        wide = (shape[0], shape[1] + 1)
-
-        def parts() -> tuple[Tensor, ...]:
-            size, dtype = (*wide, config.num_kv_heads, config.head_dim), self._model.embed.weight.dtype
-            return tuple(torch.zeros(size, dtype=dtype, device=device) for _ in range(config.num_layers))
-
-        return _Seats(
-            ids=torch.zeros(wide, dtype=torch.int64, device=device),
-            known=torch.full(wide, _UNSEEN, dtype=torch.int64, device=device),
-            is_asked=torch.zeros(shape, dtype=torch.bool, device=device),
-            is_due=torch.zeros(shape[0], dtype=torch.bool, device=device),
-            is_real=torch.ones(shape, dtype=torch.bool, device=device),
-            table=rotary_table(wide[1], config.head_dim, config.rope_theta, device),
-            keys=parts(),
-            values=parts(),
-        )
-
-    def _write(self, seats: _Seats, query: Query, at: Sequence[int], is_due: Sequence[bool]) -> Int[Tensor, " K"]:
+    def _write(self, seats: Seats, query: Query, at: Sequence[int], is_due: Sequence[bool]) -> Int[Tensor, " K"]:
         """The inputs; the flat positions asked for, among the seats."""
         length, num_columns = query.ids.shape[1], seats.is_asked.shape[1]
         is_in_order = list(at) == list(range(len(seats.is_due)))
@@ -292,7 +285,7 @@ class StepGraphs:
         seats.is_real[:, length:].fill_(False)
         return asked
 
-    def _replay(self, bucket: Bucket, seats: _Seats, allowed: Tensor | None) -> Float[Tensor, "B Q A"]:
+    def _replay(self, bucket: Bucket, seats: Seats, allowed: Tensor | None) -> Float[Tensor, "B Q A"]:
         """The outcome of a pass; it is overwritten by the next."""
         if not self._records:
             self._recordings.setdefault(bucket, _Recording(lambda: None, seats.ids.float()[:, :, None], allowed))
@@ -303,7 +296,7 @@ class StepGraphs:
         recording.replay()
         return recording.logits
 
-    def _record(self, bucket: Bucket, seats: _Seats, allowed: Tensor | None) -> _Recording:
+    def _record(self, bucket: Bucket, seats: Seats, allowed: Tensor | None) -> _Recording:
         """Run a pass a few times on another stream, as recording asks for, and record it.
 
         A pass that is run twice gives the same, for all it computes is made of ids and of columns that it leaves alone.
@@ -320,9 +313,9 @@ class StepGraphs:
         self._pool = graph.pool()
         return _Recording(graph.replay, logits, allowed)
 
-    def _pass(self, bucket: Bucket, seats: _Seats, allowed: Tensor | None) -> Float[Tensor, "B Q A"]:
+    def _pass(self, bucket: Bucket, seats: Seats, allowed: Tensor | None) -> Float[Tensor, "B Q A"]:
         """The operations, of shapes that follow from the bucket alone."""
-        model = self._model
+        model = self.model
         num_columns = bucket.num_columns
         is_active = seats.is_asked | (seats.ids != seats.known)[:, :num_columns] | seats.is_due[:, None]
         is_active &= seats.is_real & seats.is_asked.any(dim=1, keepdim=True)
@@ -360,6 +353,16 @@ def _layer(
         return attention(query, keys[:, :-1], values[:, :-1], seen)
 
     return block(x, table, None, mix)
+
+
+def can_record(model: Transformer) -> bool:
+    """Whether the device of a network records operations."""
+    return model.embed.weight.is_cuda
+
+
+def _names(query: Query) -> list[tuple[int, int]]:
+    """What the rows of a query are known by: branch of guidance, row of the canvas."""
+    return [(branch, row) for branch in range(2 if query.is_guided else 1) for row in query.keys]
 
 
 def _pack(is_wanted: Bool[Tensor, "B C"], width: int) -> tuple[Int[Tensor, "B W"], Int[Tensor, "B C"]]:

@@ -5,6 +5,8 @@ Enters: a `Transformer`. Leaves: a `decoding.query.BatchDenoiser`. Does not know
     queries without a memory   packed behind one another, no padding                    `model.packed`
     queries with one           their windows, and all of a row whose turn it is,        `model.cached`
                                packed behind one another too
+    queries of one decoding    where passes are recorded and it began alone, those with  `pipeline.graphs`
+                               a memory: a pass of their own, to its end
     output table               once for all queries over the same ids
 """
 
@@ -21,6 +23,7 @@ from dynin.model.output import OutputRows
 from dynin.model.packed import states
 from dynin.model.transformer import Transformer
 from dynin.pipeline.denoiser import batch_of
+from dynin.pipeline.graphs import StepGraphs
 
 _MAX_LOGITS = 2**24  # numbers that are held at once, unless one query asks for more
 
@@ -28,13 +31,22 @@ _MAX_LOGITS = 2**24  # numbers that are held at once, unless one query asks for 
 class MixedDenoiser:
     """Answers queries of several decodings together; what each gets does not depend on the others, up to rounding."""
 
-    def __init__(self, model: Transformer, *, max_cache_bytes: int | None = None) -> None:
+    def __init__(
+        self, model: Transformer, *, max_cache_bytes: int | None = None, graphs: StepGraphs | None = None
+    ) -> None:
         """Keep the network.
 
         Args:
-            max_cache_bytes: Largest memory for keys and values, of all decodings together; None for no bound.
+            max_cache_bytes: Largest memory for keys and values, of all decodings together; None for no bound. Does not
+                count that of `graphs`.
+            graphs: Recorded passes over the same network, for one decoding at a time; None records nothing.
         """
         self._model = model
+        self._graphs = graphs
+        self._replayed: set[int] = set()
+        """The rows of the decoding whose passes are replayed; it stays the same object while that goes on."""
+        self._packed: set[int] = set()
+        """Rows whose memory is the other one."""
         self._output = OutputRows(model.output.weight)
         self._memory = CachedDenoiser(model, max_bytes=max_cache_bytes)
 
@@ -45,8 +57,11 @@ class MixedDenoiser:
         Raises:
             RequestError: If keys and values would take more memory than allowed.
         """
+        replayed = [at for at, query in enumerate(queries) if self._is_replayed(query, is_alone=len(queries) == 1)]
+        for at in replayed:
+            yield at, self._replay(queries[at])
         plain = [at for at, query in enumerate(queries) if query.refresh is None]
-        remembering = [at for at, query in enumerate(queries) if query.refresh is not None]
+        remembering = [at for at, query in enumerate(queries) if query.refresh is not None and at not in replayed]
         found: dict[int, tuple[Tensor, int]] = {}
         if plain:
             batches = [batch_of(queries[at]) for at in plain]
@@ -55,7 +70,7 @@ class MixedDenoiser:
         if remembering:
             parts = self._remember([queries[at] for at in remembering])
             found |= dict(zip(remembering, parts, strict=True))
-        for group in _groups(queries, self._model.config.num_rows):
+        for group in _groups(queries, sorted(found), self._model.config.num_rows):
             hidden = torch.cat([found[at][0] for at in group])
             logits = self._output.logits(hidden, queries[group[0]].allowed)
             for at, part in zip(group, logits.split([len(found[at][0]) for at in group]), strict=True):
@@ -68,6 +83,9 @@ class MixedDenoiser:
             asked = query.counts or (1,) * len(query.ids)
             return length * sum(1 for count in asked if count)
         few = min(length, query.window.columns.shape[1] + 2 * query.refresh.vicinity)
+        if self._graphs is not None and not self._replayed.isdisjoint(query.keys):
+            num_due = self._graphs.num_due(query, self._replayed)
+            return num_due * length + (len(query.ids) - num_due) * few
         return sum(length if self._memory.is_due(note) else few for note in _notes(query))
 
     def fits(self, num_rows: int, length: int) -> bool:
@@ -77,6 +95,34 @@ class MixedDenoiser:
     def forget(self, keys: Sequence[int]) -> None:
         """Give the memory of rows back."""
         self._memory.forget([(key, branch) for key in keys for branch in range(2)])
+        self._packed.difference_update(keys)
+        if self._graphs is not None and not self._replayed.isdisjoint(keys):
+            self._graphs.forget()
+            self._replayed = set()
+
+    def _is_replayed(self, query: Query, *, is_alone: bool) -> bool:
+        """Whether a query is answered by a recording: one of the decoding whose passes are replayed, if it fits.
+
+        That is one which was alone when it first remembered anything, so that whoever comes later changes nothing.
+        """
+        if self._graphs is None or query.refresh is None:
+            return False
+        if not self._replayed and is_alone and self._packed.isdisjoint(query.keys) and self._graphs.fits(query):
+            self._replayed.update(query.keys)
+        if self._replayed.isdisjoint(query.keys):
+            self._packed.update(query.keys)
+            return False
+        self._replayed.update(query.keys)
+        if self._graphs.fits(query):
+            return True
+        self._graphs.forget()
+        return False
+
+    def _replay(self, query: Query) -> Answer:
+        """The answer of a recorded pass."""
+        assert self._graphs is not None
+        logits = self._graphs.answer(query, self._replayed)
+        return Answer(logits, sum(self._graphs.last_columns))
 
     def _remember(self, queries: Sequence[Query]) -> list[tuple[Float[Tensor, "K D"], int]]:
         """The states that queries with a memory ask for, and the columns computed for each."""
@@ -109,11 +155,12 @@ def _notes(query: Query) -> list[CachedRow]:
     ]
 
 
-def _groups(queries: Sequence[Query], num_ids: int) -> list[list[int]]:
-    """Queries over the same list of ids, as many together as logits may be held."""
+def _groups(queries: Sequence[Query], which: Sequence[int], num_ids: int) -> list[list[int]]:
+    """Some of the queries, those over the same list of ids together, as many as logits may be held."""
     groups: list[list[int]] = []
     open_groups: dict[int | None, tuple[list[int], int]] = {}
-    for at, query in enumerate(queries):
+    for at in which:
+        query = queries[at]
         key = None if query.allowed is None else id(query.allowed)
         size = len(query.rows) * (num_ids if query.allowed is None else len(query.allowed))
         group, used = open_groups.get(key, ([], 0))
