@@ -31,6 +31,20 @@ def test_every_case_leaves_a_row_and_a_picture_needs_ratios(tmp_path: Path) -> N
     assert "picture" in told
 
 
+def test_cost_grows_in_proportion_to_the_sequences(tmp_path: Path) -> None:
+    told = run("growth.py", "--axis", "batch", "--output", str(tmp_path))
+    costs = json.loads((tmp_path / "growth-S.json").read_text())["costs"]
+    columns = {(cost["value"], cost["way"]): cost["num_columns"] for cost in costs}
+    full, remembered = 4 * (32 + 64), 2 * (32 + 64) + 2 * 32  # every second pass over a block's places alone
+    assert columns == {
+        (count, way): count * each
+        for count in (1, 2, 4, 8)
+        for way, each in (("full", full), ("remembered", remembered))
+    }
+    assert all(cost["num_passes"] == 4 and cost["cpu_s"] > 0 for cost in costs)
+    assert "remembered" in told
+
+
 def test_exact_decoding_is_told_to_be_as_published(tmp_path: Path) -> None:
     told = run("equality.py", "--family", "image", "--family", "speech", "--output", str(tmp_path))
     assert told.splitlines()[-1] == "as published"

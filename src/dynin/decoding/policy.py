@@ -207,10 +207,10 @@ def published_text(
         Dynin-Omni `mmu_generate`, LLaDA `generate`. Its guidance hides the whole prompt in the unconditional row:
         pass such `uncond_ids`. Steps that would reveal nothing are skipped.
     """
-    if num_new % block_len or num_steps % (num_new // block_len):
+    if min(num_new, num_steps, block_len) < 1 or num_new % block_len or num_steps % (num_new // block_len):
         raise ConfigError(
-            f"{num_new} new places, {num_steps} steps and blocks of {block_len} do not divide; "
-            "the published sampler needs num_new % block_len == 0 and num_steps % number of blocks == 0"
+            f"{num_new} new places, {num_steps} steps and blocks of {block_len} do not divide; the published sampler "
+            "needs 1 or more of each, num_new % block_len == 0 and num_steps % number of blocks == 0"
         )
     return DecodingPolicy(
         num_steps=num_steps,

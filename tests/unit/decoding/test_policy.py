@@ -51,6 +51,9 @@ def test_steps_are_shared_by_blocks() -> None:
     assert DecodingPolicy(num_steps=20).block_steps(1024) == 20
 
 
-def test_the_published_sampler_wants_blocks_that_divide() -> None:
-    with pytest.raises(ConfigError, match="do not divide"):
-        published_text(num_new=30, num_steps=30, block_len=8)
+@pytest.mark.parametrize(
+    ("num_new", "num_steps", "block_len"), [(30, 30, 8), (32, 3, 8), (32, 32, 0), (0, 32, 8), (32, 0, 8), (8, 8, 16)]
+)
+def test_the_published_sampler_wants_blocks_that_divide(num_new: int, num_steps: int, block_len: int) -> None:
+    with pytest.raises(ConfigError, match=f"{num_new} new places, {num_steps} steps and blocks of {block_len} do not"):
+        published_text(num_new=num_new, num_steps=num_steps, block_len=block_len)
