@@ -38,6 +38,8 @@ LATEST, MANIFEST, POSITION = "LATEST", "MANIFEST.json", "position.json"
 FORMAT = 1
 KEPT = 2
 """Steps that are kept."""
+STEP = re.compile(r"step-\d{8,}", re.ASCII)
+"""Names of finished steps."""
 Optimizers = Sequence[torch.optim.Optimizer]
 
 
@@ -220,17 +222,19 @@ def _point(folder: Path, name: str) -> None:
 
 def _steps(folder: Path) -> list[str]:
     """Names of the steps that are there, oldest first."""
-    return sorted(path.name for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name))
+    return sorted(path.name for path in folder.glob("step-*") if STEP.fullmatch(path.name))
 
 
 def _latest(folder: Path) -> str:
-    """The step that LATEST names, empty where nothing was saved."""
-    path = folder / LATEST
-    if path.is_file():
-        return path.read_text().strip()
-    if _steps(folder):  # killed between the first step and its LATEST
-        return _steps(folder)[-1]
-    return ""
+    """The step that LATEST names, empty where nothing was saved; CheckpointError where it names none."""
+    path, steps = folder / LATEST, _steps(folder)
+    if not path.is_file():  # nothing was saved, or killed between the first step and its LATEST
+        return steps[-1] if steps else ""
+    name = path.read_bytes().decode("ascii", "replace").strip()
+    if not STEP.fullmatch(name):
+        cure = f"delete this file to go on from {steps[-1]}" if steps else "delete the folder to start again"
+        raise CheckpointError(f"{path}: damaged, it names no step; {cure}")
+    return name
 
 
 def _chosen(folder: Path, *, is_previous: bool) -> str:

@@ -63,6 +63,24 @@ def test_every_damaged_file_is_named_and_the_step_before_offered(folder, name, d
     state.verify(place)
 
 
+@pytest.mark.parametrize("content", [b"", b"step-000", b"\xff\x00"])
+def test_where_latest_names_no_step_nothing_begins_anew(folder, content):
+    latest = folder / "run" / "state" / "LATEST"
+    latest.write_bytes(content)
+    for resuming in (resume.EXACT, PREVIOUS):
+        with pytest.raises(CheckpointError, match=r"LATEST: damaged.*delete this file to go on from step-00000010"):
+            run(folder, 10, resuming=resuming)
+    latest.unlink()
+    run(folder, 10)
+    assert state.read_step(latest.parent) == 10
+
+
+def test_where_latest_names_a_step_that_is_not_there_the_one_before_is_offered(folder):
+    (folder / "run" / "state" / "LATEST").write_text("step-00000011")
+    with pytest.raises(CheckpointError, match=r"MANIFEST.json: missing.*--resume previous to go on from step-00000010"):
+        run(folder, 10)
+
+
 def test_a_file_that_does_not_belong_is_named(folder):
     (folder / "run" / "state" / "step-00000010" / "more.bin").write_bytes(b"1")
     with pytest.raises(CheckpointError, match="more.bin: does not belong"):

@@ -21,6 +21,8 @@ from dynin.types import Modality
 
 MOST_VERDICTS = 200_000
 """Media whose verdict is kept; beyond it files are decoded again when they come up again."""
+BY_FLAG, BY_SETTING = "--on-bad skip", "--set data.NAME.on_bad=skip"
+"""How faulty rows are left out: of `dynin data pretokenize`, of a training."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,13 +42,14 @@ class Report:
     def require_good(self) -> None:
         """DataError that names the first fault, if there is one."""
         if self.faults:
-            raise DataError(refusal(self.faults))
+            raise DataError(refusal(self.faults, BY_SETTING))
 
 
-def refusal(faults: tuple[Fault, ...]) -> str:
-    """What stops: the first fault, and how many more there are."""
-    more = f" (and {len(faults) - 1} more faults; `dynin data check` lists them)" if len(faults) > 1 else ""
-    return f"{faults[0]}{more}; or leave faulty rows out with --on-bad skip"
+def refusal(faults: tuple[Fault, ...], cure: str) -> str:
+    """What stops: the first fault, how many more there are, and how faulty rows are left out."""
+    more = len(faults) - 1
+    told = f" (and {more} more fault{'s' if more > 1 else ''}; `dynin data check` lists them)" if more else ""
+    return f"{faults[0]}{told}; or leave faulty rows out with {cure}"
 
 
 class Names:

@@ -21,7 +21,7 @@ from torch import Tensor
 from dynin.data.example import Example
 from dynin.data.records import part
 from dynin.data.records.cache import MANIFEST, PARTS, Manifest
-from dynin.data.records.check import Names, drafted, refusal
+from dynin.data.records.check import BY_FLAG, Names, drafted, refusal
 from dynin.data.records.draft import Draft
 from dynin.data.records.encoder import RowEncoder
 from dynin.data.records.fault import Finding, Place
@@ -234,7 +234,7 @@ def collect(
             known = {**known, **made_by}
             replace(manifest, made_by=known, parts=[], rows=[]).write(folder)
         if made.faults and on_bad == "stop":
-            raise DataError(refusal(made.faults))
+            raise DataError(refusal(made.faults, BY_FLAG))
         tasks.update(made.tasks)
         manifest = replace(
             manifest,

@@ -22,7 +22,7 @@ from dynin.config import AT_LEAST_ZERO, require_ranges
 from dynin.data.example import Example
 from dynin.data.records import order
 from dynin.data.records.cache import TokenCache, is_cache
-from dynin.data.records.check import Names, Report, check, drafted
+from dynin.data.records.check import BY_SETTING, Names, Report, check, drafted
 from dynin.data.records.draft import Draft
 from dynin.data.records.encoder import RowEncoder
 from dynin.data.records.fault import Finding
@@ -188,7 +188,7 @@ class StreamExamples:
             if isinstance(made, Example):
                 examples.append(made)
             elif self._on_bad == "stop":
-                raise DataError(f'{made[0].at(record.place)}; or leave faulty rows out with on_bad = "skip"')
+                raise DataError(f"{made[0].at(record.place)}; or leave faulty rows out with {BY_SETTING}")
             else:
                 log.warning("left out: %s", made[0].at(record.place))
         return examples

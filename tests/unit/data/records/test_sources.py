@@ -125,7 +125,7 @@ def test_a_stream_is_read_once_in_an_epoch(tmp_path, encoder, short_blocks):
 
 def test_a_faulty_row_of_a_stream_stops_or_leaves_its_draw_empty(tmp_path, encoder, short_blocks, caplog):
     path = write(tmp_path, 30, bad=(3, 20))
-    with pytest.raises(DataError, match=r"line \d+, field messages\[1\]\.role"):
+    with pytest.raises(DataError, match=r"line \d+, field messages\[1\]\.role.*--set data.NAME.on_bad=skip"):
         StreamExamples(Stream(path), encoder, on_bad="stop", seed=0).take(0, 30)
     with caplog.at_level(logging.WARNING):
         kept = StreamExamples(Stream(path), encoder, on_bad="skip", seed=0).take(0, 30)
@@ -141,7 +141,9 @@ def test_an_empty_stream_is_an_error(tmp_path, encoder):
 
 def test_a_file_stops_at_its_first_fault_or_gives_the_good_rows(tmp_path, encoder, caplog):
     path = write(tmp_path, 20, bad=(4, 9))
-    with pytest.raises(DataError, match=r"line 5, field messages\[1\]\.role: .*1 more fault.*--on-bad skip"):
+    with pytest.raises(
+        DataError, match=r"line 5, field messages\[1\]\.role: .*1 more fault;.*--set data.NAME.on_bad=skip"
+    ):
         open_source(SourceConfig(path=str(path)), encoder, seed=0)
     source = open_source(SourceConfig(path=str(path), on_bad="skip"), encoder, seed=0)
     assert "2 of 20 rows left out" in caplog.text
