@@ -98,7 +98,7 @@ _GRIDS: Mapping[str, Change] = {
         f"entropy {bound} rests cache every 2": rule(
             EntropyBound(bound=bound), guidance_every=2, refresh=Refresh(every=2)
         )
-        for bound in (0.02, 0.05)
+        for bound in (0.002, 0.005, 0.01, 0.02, 0.05)
     },
     "no guidance": change(guidance_scale=0.0),
     "cache every 2": change(refresh=Refresh(every=2)),

@@ -61,13 +61,13 @@ _BALANCED: Mapping[str, DecodingPolicy] = {
     Modality.SPEECH: replace(_SPEECH, commit=EntropyBound(bound=0.5), early_stop=True),
 }
 _FAST: Mapping[str, DecodingPolicy] = {
-    Modality.TEXT: replace(_TEXT, commit=Threshold(bar=0.95), early_stop=True, refresh=Refresh(per_block=True)),
+    Modality.TEXT: replace(_TEXT, commit=Threshold(bar=0.9), early_stop=True, refresh=Refresh(per_block=True)),
     Modality.IMAGE: replace(
-        _IMAGE, commit=EntropyBound(bound=0.05), guidance_every=2, refresh=Refresh(every=2), sampling="inverse"
+        _IMAGE, commit=EntropyBound(bound=0.002), guidance_every=2, refresh=Refresh(every=2), sampling="inverse"
     ),
     Modality.VIDEO: replace(
         _VIDEO,
-        commit=EntropyBound(bound=0.05),
+        commit=EntropyBound(bound=0.02),
         remask=None,
         guidance_every=2,
         refresh=Refresh(every=2),
@@ -86,7 +86,7 @@ PRESETS: Mapping[str, Presets] = MappingProxyType(
     {
         "embedded": Presets(
             tables=MappingProxyType({"balanced": MappingProxyType(_BALANCED), "fast": MappingProxyType(_FAST)}),
-            defaults=MappingProxyType({}),
+            defaults=MappingProxyType({f"{task}.text": "fast" for task in ("i2t", "v2t", "s2t", "t2t")}),
         ),
         **{name: NONE for name in POLICIES if name != "embedded"},
     }
