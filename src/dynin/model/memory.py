@@ -101,8 +101,8 @@ def block_bytes(config: ModelConfig, work: Pass, size: int, form: str = "") -> i
 
     While keys are turned:        input, normalised, queries, keys as made; in float32 two halves and their products
     while attention runs:         input, normalised, queries, keys, values, the outcome; the mask once for every query
-    in the feed-forward:          input, sum, normalised; gate after SiLU, up, their product
-    in int8:                      the matrix of the feed-forward that multiplies, turned back, in place of a vector
+    in the feed-forward:          input, sum, normalised; gate, which becomes the product, and up
+    in fewer bits:                a third vector; in int8 the matrix that multiplies, turned back, in place of it
     """
     width, mlp = config.d_model, config.mlp_dim
     share = config.num_kv_heads / config.num_heads
@@ -113,7 +113,7 @@ def block_bytes(config: ModelConfig, work: Pass, size: int, form: str = "") -> i
         (3 + share * (1 + turning)) * width,
         (3 + turning) * width,
         6 * width + masks + repeated,
-        3 * width + 3 * mlp,
+        3 * width + (3 if form else 2) * mlp,
     )
     tables = 2 * work.length * config.head_dim * FLOAT
     positions = work.num_branches * work.length

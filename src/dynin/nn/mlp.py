@@ -3,7 +3,6 @@
 Enters and leaves: vectors of the model's width. Does not know about positions: each vector is treated alone.
 """
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -24,7 +23,9 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape D"]:
         """Apply the layer to every vector."""
+        if type(getattr(self.up, "weight", None)) is not nn.Parameter:
+            return self.down(F.silu(self.gate(x)) * self.up(x))
         gate = self.gate(x)
-        if torch.is_grad_enabled():
+        if gate.requires_grad:
             return self.down(F.silu(gate) * self.up(x))
         return self.down(F.silu(gate, inplace=True).mul_(self.up(x)))  # the same numbers, in memory that is there

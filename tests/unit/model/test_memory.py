@@ -85,7 +85,13 @@ def test_a_pass_through_fewer_bits_allocates_what_was_planned(dtype, form, lengt
     ids = ids_of(2, length, 300)
     model.hidden(ids)
     work = Pass(num_rows=2, length=length, num_places=1, num_choices=1)
-    assert_near(memory.block_bytes(model.config, work, dtype.itemsize, form), counted(lambda: model.hidden(ids)))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several share small products in 8 bits out, each with memory of its own
+    try:
+        real = counted(lambda: model.hidden(ids))
+    finally:
+        torch.set_num_threads(threads)
+    assert_near(memory.block_bytes(model.config, work, dtype.itemsize, form), real)
 
 
 POLICIES = {
