@@ -102,7 +102,8 @@ def block_bytes(config: ModelConfig, work: Pass, size: int, form: str = "") -> i
     While keys are turned:        input, normalised, queries, keys as made; in float32 two halves and their products
     while attention runs:         input, normalised, queries, keys, values, the outcome; the mask once for every query
     in the feed-forward:          input, sum, normalised; gate, which becomes the product, and up
-    in fewer bits:                a third vector; in int8 the matrix that multiplies, turned back, in place of it
+    in int8:                      besides, the matrix that multiplies, turned back, or in float32 up before it is
+                                  scaled, if that is more
     """
     width, mlp = config.d_model, config.mlp_dim
     share = config.num_kv_heads / config.num_heads
@@ -113,12 +114,14 @@ def block_bytes(config: ModelConfig, work: Pass, size: int, form: str = "") -> i
         (3 + share * (1 + turning)) * width,
         (3 + turning) * width,
         6 * width + masks + repeated,
-        3 * width + (3 if form else 2) * mlp,
+        3 * width + 2 * mlp,
     )
     tables = 2 * work.length * config.head_dim * FLOAT
     positions = work.num_branches * work.length
-    turned_back = max(0, width * mlp - positions * mlp) * size if form == "int8" else 0
-    return round(positions * widest * size) + tables + turned_back
+    extra = 0
+    if form == "int8":
+        extra = max(width * mlp, positions * mlp if size == FLOAT else 0) * size
+    return round(positions * widest * size) + tables + extra
 
 
 def head_bytes(config: ModelConfig, work: Pass, size: int) -> int:
