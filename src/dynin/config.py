@@ -93,6 +93,12 @@ def require_ranges(config: object, ranges: Mapping[str, tuple[float, float]], pa
                 )
 
 
+def require_run_name(name: str) -> None:
+    """ConfigError unless setting 'name' names a folder below 'output'."""
+    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ConfigError(f"setting 'name' is {name!r}; expected a name of a folder below 'output'")
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or the list of known words when none is near."""
     known = sorted(known)

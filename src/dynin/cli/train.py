@@ -6,9 +6,12 @@ Enters: a config and overrides. Leaves: a model folder. Does not know losses.
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from dynin.training.resume import Policy
 
 
 class Resuming(StrEnum):
@@ -17,6 +20,12 @@ class Resuming(StrEnum):
     LATEST = "latest"
     PREVIOUS = "previous"
     CHANGED = "changed"
+
+    def policy(self) -> "Policy":
+        """As trainings take it."""
+        from dynin.training.resume import Policy
+
+        return Policy(is_previous=self == Resuming.PREVIOUS, is_exact=self != Resuming.CHANGED)
 
 
 DEFAULT_CONFIG = Path("configs/train/backbone.toml")
@@ -54,13 +63,11 @@ def train(
     from dynin.training import processes
     from dynin.training import run as runs
     from dynin.training.config import TrainConfig
-    from dynin.training.resume import Policy
 
     run = configs.load(config, TrainConfig, settings or [])
     if not export_only:
-        policy = Policy(is_previous=resuming == Resuming.PREVIOUS, is_exact=resuming != Resuming.CHANGED)
         processes.join()
-        runs.run(run, device=devices.resolve(device), report=report, resuming=policy)
+        runs.run(run, device=devices.resolve(device), report=report, resuming=resuming.policy())
         is_first = processes.rank() == 0
         processes.leave()
         if not is_first:

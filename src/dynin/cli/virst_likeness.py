@@ -25,7 +25,6 @@ def train_likeness(
     from dynin import __version__
     from dynin import config as configs
     from dynin.cli import device as devices
-    from dynin.training.resume import Policy
     from dynin.virst.training import likeness
     from dynin.virst.training.likeness_config import LikenessTrainConfig
     from dynin.virst.training.likeness_measure import measure
@@ -33,8 +32,7 @@ def train_likeness(
 
     run = configs.load(config, LikenessTrainConfig, settings or [])
     if not export_only:
-        policy = Policy(is_previous=resuming == Resuming.PREVIOUS, is_exact=resuming != Resuming.CHANGED)
-        likeness.train(run, device=devices.resolve(device), report=report, resuming=policy)
+        likeness.train(run, device=devices.resolve(device), report=report, resuming=resuming.policy())
     folder = export or run.output / run.name / "model"
     facts = {"code": f"dynin {__version__}", "data": ", ".join(sorted({told.dataset for told in run.data.values()}))}
     found = likeness.export(run, folder, facts)

@@ -26,7 +26,6 @@ def train_reader(
     from dynin import config as configs
     from dynin.cli import device as devices
     from dynin.pipeline import folder as models
-    from dynin.training.resume import Policy
     from dynin.virst.training import reader
     from dynin.virst.training.reader_config import ReaderTrainConfig
     from dynin.virst.training.reader_source import PatchDrawer
@@ -34,8 +33,7 @@ def train_reader(
     run = configs.load(config, ReaderTrainConfig, settings or [])
     tokenizer = models.load(run.init or None, device="cpu").tokenizers.image
     if not export_only:
-        policy = Policy(is_previous=resuming == Resuming.PREVIOUS, is_exact=resuming != Resuming.CHANGED)
-        reader.train(run, tokenizer, device=devices.resolve(device), report=report, resuming=policy)
+        reader.train(run, tokenizer, device=devices.resolve(device), report=report, resuming=resuming.policy())
     folder = export or run.output / run.name / "model"
     found = reader.export(run, folder, {"code": f"dynin {__version__}", "data": "emoji-world"})
     held_out = PatchDrawer.open(run, tokenizer, "held_out")

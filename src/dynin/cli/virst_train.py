@@ -23,14 +23,12 @@ def train(
     from dynin import __version__
     from dynin import config as configs
     from dynin.cli import device as devices
-    from dynin.training.resume import Policy
     from dynin.virst.training import run as runs
     from dynin.virst.training.config import VirstTrainConfig
 
     run = configs.load(config, VirstTrainConfig, settings or [])
     if not export_only:
-        policy = Policy(is_previous=resuming == Resuming.PREVIOUS, is_exact=resuming != Resuming.CHANGED)
-        runs.train(run, device=devices.resolve(device), report=report, resuming=policy)
+        runs.train(run, device=devices.resolve(device), report=report, resuming=resuming.policy())
     folder = export or run.output / run.name / "model"
     datasets = sorted({told.dataset for told in run.data.values() if told.weight > 0})
     runs.export(run, folder, {"code": f"dynin {__version__}", "data": ", ".join(datasets)})

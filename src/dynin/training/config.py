@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from dynin.config import AT_LEAST_ONE, AT_LEAST_ZERO, SHARE, require_ranges
+from dynin.config import AT_LEAST_ONE, AT_LEAST_ZERO, SHARE, require_ranges, require_run_name
 from dynin.data.emoji_world.problem import COUNTING_SHARE
 from dynin.data.records.sources import SourceConfig
 from dynin.data.variants import DRAWN
@@ -65,6 +65,14 @@ class OptimizerConfig:
             )
         if self.state_bits not in (8, 32):
             raise ConfigError(f"setting 'optimizer.state_bits' is {self.state_bits}; expected 32 or 8")
+
+    def require_adamw(self) -> None:
+        """ConfigError where Muon is asked for: for trainings of networks without the blocks that it is for."""
+        if self.matrix_rate:
+            raise ConfigError(
+                f"setting 'optimizer.matrix_rate' is {self.matrix_rate}: this network has no blocks that Muon trains; "
+                "set it to 0"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,8 +179,7 @@ class TrainConfig:
             raise ConfigError(f"setting 'tasks' names {unknown or 'nothing'}; known: {', '.join(DRAWN)}")
         if self.tasks and not any(weight > 0 for weight in self.tasks.values()):
             raise ConfigError(f"setting 'tasks' is {dict(self.tasks)}: nothing is drawn; give a weight above 0")
-        if not self.name or Path(self.name).is_absolute() or ".." in Path(self.name).parts:
-            raise ConfigError(f"setting 'name' is {self.name!r}; expected a name of a folder below 'output'")
+        require_run_name(self.name)
         counted = ("steps", "rows_per_step", "tokens_per_batch", "log_every", "save_every")
         require_ranges(self, dict.fromkeys(counted, AT_LEAST_ONE))
         require_ranges(

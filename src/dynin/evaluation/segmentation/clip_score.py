@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from dynin.data.referring.example import ReferringExample
 from dynin.errors import DataError
 from dynin.evaluation.segmentation.boundary import tolerance_px
-from dynin.evaluation.segmentation.pair import WHITE, PairScore, told_pair
+from dynin.evaluation.segmentation.pair import WHITE, FrameFigures, PairScore, told_pair
 from dynin.evaluation.segmentation.robustness import SMALL
 
 Clip = Bool[np.ndarray, "T Y X"]
@@ -75,34 +75,22 @@ class ClipTruth:
         both = _count(masks & truth)
         either = area + wanted - both
         pixels = example.height * example.width
-        region = _ratio(both, either)
-        boundary = self._boundary(masks)
-        visible = wanted > 0
         robust = published = None
         if self.foreground is not None:
             wrong = (area - both) / (self.foreground + SMALL)
-            robust = float(np.maximum(1 - wrong, 0.0).mean())
-            published = float(np.maximum(1 - WHITE * (area - both) / (self.foreground + SMALL), 0.0).mean())
-        return PairScore(
-            video=example.video,
-            sentence_id=example.sentence_id,
-            family=example.family,
-            num_frames=len(masks),
-            num_visible=int(visible.sum()),
-            is_visible_first=bool(visible[0]),
-            region=float(region.mean()),
-            boundary=float(boundary.mean()),
-            region_visible=float(region[visible].mean()) if visible.any() else None,
-            boundary_visible=float(boundary[visible].mean()) if visible.any() else None,
-            intersection=int(both.sum()),
-            union=int(either.sum()),
-            num_empty=int((area == 0).sum()),
-            num_absent_empty=int((area[~visible] == 0).sum()),
-            accuracy=float(((pixels - either + both) / pixels).mean()),
-            published_accuracy=float(((pixels - either) / pixels).mean()),
+            robust, published = np.maximum(1 - wrong, 0.0), np.maximum(1 - WHITE * wrong, 0.0)
+        return FrameFigures(
+            region=_ratio(both, either),
+            boundary=self._boundary(masks),
+            is_visible=wanted > 0,
+            intersection=both,
+            union=either,
+            is_empty=area == 0,
+            accuracy=(pixels - either + both) / pixels,
+            published_accuracy=(pixels - either) / pixels,
             robustness=robust,
             published_robustness=published,
-        )
+        ).of(example)
 
     def _boundary(self, masks: Clip) -> Float[np.ndarray, "T"]:
         """F of every frame; see `boundary.contour_accuracy`."""

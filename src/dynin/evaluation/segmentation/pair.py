@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, Num, UInt8
 
 from dynin.data.referring.example import ReferringExample
 from dynin.errors import DataError
@@ -83,6 +83,48 @@ class PairScore:
         return ratio(self.intersection, self.union)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class FrameFigures:
+    """What each of a pair's T frames scored; the fields are those of `PairScore`, frame by frame."""
+
+    region: Float[np.ndarray, "T"]
+    boundary: Float[np.ndarray, "T"]
+    is_visible: Bool[np.ndarray, "T"]
+    """Whether something of the target is to be seen."""
+    intersection: Num[np.ndarray, "T"]
+    union: Num[np.ndarray, "T"]
+    is_empty: Bool[np.ndarray, "T"]
+    """Whether the prediction is empty."""
+    accuracy: Float[np.ndarray, "T"]
+    published_accuracy: Float[np.ndarray, "T"]
+    robustness: Float[np.ndarray, "T"] | None
+    published_robustness: Float[np.ndarray, "T"] | None
+
+    def of(self, example: ReferringExample) -> PairScore:
+        """Means and sums over the frames of an example."""
+        visible = self.is_visible
+        return PairScore(
+            video=example.video,
+            sentence_id=example.sentence_id,
+            family=example.family,
+            num_frames=len(visible),
+            num_visible=int(visible.sum()),
+            is_visible_first=bool(visible[0]),
+            region=float(self.region.mean()),
+            boundary=float(self.boundary.mean()),
+            region_visible=float(self.region[visible].mean()) if visible.any() else None,
+            boundary_visible=float(self.boundary[visible].mean()) if visible.any() else None,
+            intersection=int(self.intersection.sum()),
+            union=int(self.union.sum()),
+            num_empty=int(self.is_empty.sum()),
+            num_absent_empty=int(self.is_empty[~visible].sum()),
+            accuracy=float(self.accuracy.mean()),
+            published_accuracy=float(self.published_accuracy.mean()),
+            robustness=None if self.robustness is None else float(self.robustness.mean()),
+            published_robustness=None if self.published_robustness is None else float(self.published_robustness.mean()),
+        )
+
+
 def score_pair(example: ReferringExample, masks: Iterable[Bool[np.ndarray, "Y X"]]) -> PairScore:
     """Score the masks of every frame of an example, in time order.
 
@@ -90,30 +132,21 @@ def score_pair(example: ReferringExample, masks: Iterable[Bool[np.ndarray, "Y X"
         DataError: If the truth is not public, or the masks are too few, too many or of another size.
     """
     rows = list(_frame_scores(example, masks))
-    table = np.array(rows)
-    region, boundary, is_visible, both, either, is_empty, accuracy, published_accuracy, robust, published = table.T
-    visible = is_visible > 0
+    *figures, robust, published = np.array(rows).T
+    region, boundary, visible, both, either, empty, accuracy, published_accuracy = figures
     has_foreground = example.read_foreground is not None
-    return PairScore(
-        video=example.video,
-        sentence_id=example.sentence_id,
-        family=example.family,
-        num_frames=len(rows),
-        num_visible=int(visible.sum()),
-        is_visible_first=bool(visible[0]),
-        region=float(region.mean()),
-        boundary=float(boundary.mean()),
-        region_visible=float(region[visible].mean()) if visible.any() else None,
-        boundary_visible=float(boundary[visible].mean()) if visible.any() else None,
-        intersection=int(both.sum()),
-        union=int(either.sum()),
-        num_empty=int(is_empty.sum()),
-        num_absent_empty=int(is_empty[~visible].sum()),
-        accuracy=float(accuracy.mean()),
-        published_accuracy=float(published_accuracy.mean()),
-        robustness=float(robust.mean()) if has_foreground else None,
-        published_robustness=float(published.mean()) if has_foreground else None,
-    )
+    return FrameFigures(
+        region=region,
+        boundary=boundary,
+        is_visible=visible > 0,
+        intersection=both,
+        union=either,
+        is_empty=empty > 0,
+        accuracy=accuracy,
+        published_accuracy=published_accuracy,
+        robustness=robust if has_foreground else None,
+        published_robustness=published if has_foreground else None,
+    ).of(example)
 
 
 def told_pair(example: ReferringExample) -> str:

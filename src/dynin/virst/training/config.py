@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from dynin.config import require_run_name
 from dynin.data.referring.emoji_world import NUM_FRAMES, SIDE_PX
 from dynin.errors import ConfigError
 from dynin.training.config import OptimizerConfig
@@ -173,11 +174,8 @@ class VirstTrainConfig:
             )
         if self.text and self.stage == "warm":
             raise ConfigError("setting 'text' is for stages in which the backbone reads; leave it out of 'warm'")
-        if self.optimizer.matrix_rate:
-            raise ConfigError(
-                f"setting 'optimizer.matrix_rate' is {self.optimizer.matrix_rate}: no part of VIRST is trained by "
-                "Muon; set it to 0"
-            )
+        self.optimizer.require_adamw()
+        require_run_name(self.name)
 
     @property
     def learning(self) -> tuple[Part, ...]:

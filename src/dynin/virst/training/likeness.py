@@ -8,8 +8,6 @@ Enters: a `LikenessTrainConfig`. Leaves: a run's folder with log and state, and 
     sentence --CLIP's text half----> unit vector --+
 """
 
-import json
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +16,17 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from dynin.checkpoint import replace_folder, to_json
-from dynin.config import to_dict
 from dynin.errors import TrainingError
 from dynin.media.files import replace_whole
 from dynin.optional import quietly
 from dynin.repository import require_replaceable
 from dynin.tokenizers.library import networks
-from dynin.training import optim, prefetch, resume, state
-from dynin.training.journal import Figures, Journal
+from dynin.training import optim, resume, single, state
+from dynin.training.journal import Figures
 from dynin.virst import similarity
 from dynin.virst.similarity import MEAN, STD, TextLikeness, image_vectors, text_vectors
 from dynin.virst.training.likeness_config import LikenessSizes, LikenessTrainConfig
@@ -39,6 +36,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 """Marks of a sentence, as published CLIPs have them."""
 TOKENIZER = "tokenizer.json"
 PACKAGES = (*resume.PACKAGES, "virst")
+UNIT = "frames"
 LEAST_TEMPERATURE = 0.01
 """Source: Radford et al., arXiv:2103.00020, section 2.5: likenesses are multiplied by at most 100."""
 
@@ -71,46 +69,25 @@ def train(
         DataError: If an example is faulty.
         RequestError: If the package transformers is missing.
     """
-    place = config.output / config.name
     model = start(config)
     network = model.network.to(device)
     drawer = PairDrawer.open(config, network.config.vision_config.image_size)
-    optimizers = optim.build(network, config.optimizer)
-    average = optim.Average(network, config.optimizer.average_decay)
-    kept = place / "state"
-    marks = resume.marks(config, drawer.fingerprint(), PACKAGES)
-    stood = state.choose(kept, is_previous=resuming.is_previous)
-    before = state.read_notes(kept, stood)
-    resume.require_same(kept, before.get("marks"), marks, resuming)
-    first = state.load(kept, network, average, optimizers, stood)
-    journal = Journal(place, config, first, unit="frames")
-    sums: dict[str, list[float]] = defaultdict(list)
-    for step, pairs in enumerate(prefetch.in_thread(drawer.step, range(first, config.steps)), first):
-        share = optim.share_of_peak(step, config.steps, config.optimizer)
-        optim.set_rates(optimizers, share)
-        figures = _step(model, pairs, step)
-        norm = nn.utils.clip_grad_norm_(network.parameters(), config.optimizer.max_grad_norm)
-        for optimizer in optimizers:
-            optimizer.step()
-        network.zero_grad(set_to_none=True)
+
+    def bound() -> None:
         with torch.no_grad():
             network.logit_scale.clamp_(max=-float(torch.tensor(LEAST_TEMPERATURE).log()))
-        average.update(network, step)
-        journal.count(len(pairs.frames))
-        for name, value in figures.items():
-            sums[name].append(value)
-        done = step + 1
-        if done % config.log_every == 0 or done == config.steps:
-            means = {name: sum(values) / len(values) for name, values in sums.items()}
-            sums.clear()
-            rates = {"learning_rate": share * config.optimizer.learning_rate, "grad_norm": float(norm)}
-            entry = journal.entry(done, {**rates, **means})
-            journal.write(entry)
-            report(entry)
-        if done % config.save_every == 0 or done == config.steps:
-            notes = journal.notes(before, torch.device(device)) | {"marks": marks}
-            state.save(kept, done, network, average, optimizers, notes)
-    journal.close()
+
+    learning = single.Learning(
+        network=network,
+        optimizers=optim.build(network, config.optimizer),
+        draw=drawer.step,
+        learn=lambda pairs, step: _step(model, pairs, step),
+        count=lambda pairs: len(pairs.frames),
+        unit=UNIT,
+        marks=resume.marks(config, drawer.fingerprint(), PACKAGES),
+        moved=bound,
+    )
+    single.run(learning, config, device=device, report=report, resuming=resuming)
 
 
 def start(config: LikenessTrainConfig) -> Trained:
@@ -147,16 +124,7 @@ def export(config: LikenessTrainConfig, place: Path, provenance: Mapping[str, ob
     averages = state.read_tensors(kept, "average")
     model = start(config)
     model.network.load_state_dict(averages, strict=False)
-    notes = state.read_notes(kept)
-    facts = {
-        **provenance,
-        "init": config.init,
-        "steps": state.read_step(kept),
-        "frames": notes.get("frames", 0),
-        "hours": round(notes.get("seconds", 0.0) / 3600, 3),
-        "hardware": notes.get("hardware", "not recorded"),
-        "settings": json.loads(json.dumps(to_dict(config), default=str)),
-    }
+    facts = single.provenance(config, UNIT, {**provenance, "init": config.init})
     write(place, model, facts)
     return similarity.load(place)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dynin.config import AT_LEAST_ONE, AT_LEAST_ZERO, SHARE, require_ranges
+from dynin.config import AT_LEAST_ONE, AT_LEAST_ZERO, SHARE, require_ranges, require_run_name
 from dynin.errors import ConfigError
 from dynin.training.config import OptimizerConfig
 from dynin.virst.training.config import DataConfig
@@ -103,14 +103,9 @@ class LikenessTrainConfig:
         )
         require_ranges(self, dict.fromkeys(counts, AT_LEAST_ONE))
         require_ranges(self, {"seed": AT_LEAST_ZERO, "spot_share": SHARE, "spot_steps": AT_LEAST_ONE})
-        if not self.name or Path(self.name).is_absolute() or ".." in Path(self.name).parts:
-            raise ConfigError(f"setting 'name' is {self.name!r}; expected a name of a folder below 'output'")
+        require_run_name(self.name)
         if not self.temperature > 0:
             raise ConfigError(f"setting 'temperature' is {self.temperature}; expected a number above 0")
         if not any(source.weight > 0 for source in self.data.values()):
             raise ConfigError(f"setting 'data' is {dict(self.data)}: nothing is drawn; give a weight above 0")
-        if self.optimizer.matrix_rate:
-            raise ConfigError(
-                f"setting 'optimizer.matrix_rate' is {self.optimizer.matrix_rate}: a CLIP has no blocks that are "
-                "trained by Muon; set it to 0"
-            )
+        self.optimizer.require_adamw()

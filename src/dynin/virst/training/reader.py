@@ -4,30 +4,28 @@ Enters: a `ReaderTrainConfig`. Leaves: a run's folder with log and state, and a 
 takes. Does not know sentences, fusions, masks.
 """
 
-import json
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from dynin import checkpoint
 from dynin.checkpoint import Checkpoint
-from dynin.config import to_dict
 from dynin.errors import TrainingError
 from dynin.repository import require_replaceable
 from dynin.tokenizers.protocol import ImageTokenizer
-from dynin.training import optim, prefetch, resume, state
-from dynin.training.journal import Figures, Journal
+from dynin.training import optim, resume, single, state
+from dynin.training.journal import Figures
 from dynin.virst.backbone.reader import PATCH_PX, FrameReader
 from dynin.virst.build import READER
 from dynin.virst.training.reader_config import ReaderTrainConfig
 from dynin.virst.training.reader_source import Codes, PatchDrawer, Patches
 
 PACKAGES = (*resume.PACKAGES, "virst")
+UNIT = "frames"
 RARE = 1e-4
 """How likely all codes together are, in the beginning, that nothing in the world has."""
 THING_SHARE = 0.4
@@ -53,43 +51,19 @@ def train(
         CheckpointError: If the state cannot be resumed or saved.
         ConfigError: If the tokenizer's patches have another size than the reader's, or Emoji World has no such videos.
     """
-    place = config.output / config.name
     drawer = PatchDrawer.open(config, tokenizer)
     network = start(config, tokenizer.codebook_size, drawer.codes).to(device)
-    optimizers = optim.build(network, config.optimizer)
-    average = optim.Average(network, config.optimizer.average_decay)
-    kept = place / "state"
-    marks = resume.marks(config, drawer.fingerprint(), PACKAGES)
-    stood = state.choose(kept, is_previous=resuming.is_previous)
-    before = state.read_notes(kept, stood)
-    resume.require_same(kept, before.get("marks"), marks, resuming)
-    first = state.load(kept, network, average, optimizers, stood)
-    journal = Journal(place, config, first, unit="frames")
-    sums: dict[str, list[float]] = defaultdict(list)
-    for step, patches in enumerate(prefetch.in_thread(drawer.step, range(first, config.steps)), first):
-        share = optim.share_of_peak(step, config.steps, config.optimizer)
-        optim.set_rates(optimizers, share)
-        figures = _step(network, patches, config, step)
-        norm = nn.utils.clip_grad_norm_(network.parameters(), config.optimizer.max_grad_norm)
-        for optimizer in optimizers:
-            optimizer.step()
-        network.zero_grad(set_to_none=True)
-        average.update(network, step)
-        journal.count(len(patches.frames))
-        for name, value in figures.items():
-            sums[name].append(value)
-        done = step + 1
-        if done % config.log_every == 0 or done == config.steps:
-            means = {name: sum(values) / len(values) for name, values in sums.items()}
-            sums.clear()
-            rates = {"learning_rate": share * config.optimizer.learning_rate, "grad_norm": float(norm)}
-            entry = journal.entry(done, {**rates, **means})
-            journal.write(entry)
-            report(entry)
-        if done % config.save_every == 0 or done == config.steps:
-            notes = journal.notes(before, torch.device(device)) | {"marks": marks, "num_codes": tokenizer.codebook_size}
-            state.save(kept, done, network, average, optimizers, notes)
-    journal.close()
+    learning = single.Learning(
+        network=network,
+        optimizers=optim.build(network, config.optimizer),
+        draw=drawer.step,
+        learn=lambda patches, step: _step(network, patches, config, step),
+        count=lambda patches: len(patches.frames),
+        unit=UNIT,
+        marks=resume.marks(config, drawer.fingerprint(), PACKAGES),
+        notes={"num_codes": tokenizer.codebook_size},
+    )
+    single.run(learning, config, device=device, report=report, resuming=resuming)
 
 
 def start(config: ReaderTrainConfig, num_codes: int, codes: Codes) -> FrameReader:
@@ -121,15 +95,7 @@ def export(config: ReaderTrainConfig, place: Path, provenance: Mapping[str, obje
     network = FrameReader(int(notes["num_codes"]), config.width, torch.Generator())
     checkpoint.require_fit({name: tuple(value.shape) for name, value in network.state_dict().items()}, averages)
     network.load_state_dict(averages)
-    facts = {
-        **provenance,
-        "init": config.init,
-        "steps": state.read_step(kept),
-        "frames": notes.get("frames", 0),
-        "hours": round(notes.get("seconds", 0.0) / 3600, 3),
-        "hardware": notes.get("hardware", "not recorded"),
-        "settings": json.loads(json.dumps(to_dict(config), default=str)),
-    }
+    facts = single.provenance(config, UNIT, {**provenance, "init": config.init})
     sizes = {"width": config.width, "num_codes": int(notes["num_codes"])}
     checkpoint.save(place, Checkpoint(kind=READER, config=sizes, tensors=network.state_dict(), provenance=facts))
     return network

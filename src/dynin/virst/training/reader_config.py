@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from dynin.config import AT_LEAST_ONE, AT_LEAST_ZERO, require_ranges
+from dynin.config import AT_LEAST_ONE, AT_LEAST_ZERO, require_ranges, require_run_name
 from dynin.data.referring.emoji_world import NUM_FRAMES, SIDE_PX
 from dynin.errors import ConfigError
 from dynin.training.config import OptimizerConfig
@@ -70,8 +70,7 @@ class ReaderTrainConfig:
         )
         least_zero = ("seed", "crowds_per_step", "stills_per_step", "videos_per_step", "films_from")
         require_ranges(self, dict.fromkeys(least_one, AT_LEAST_ONE) | dict.fromkeys(least_zero, AT_LEAST_ZERO))
-        if not self.name or Path(self.name).is_absolute() or ".." in Path(self.name).parts:
-            raise ConfigError(f"setting 'name' is {self.name!r}; expected a name of a folder below 'output'")
+        require_run_name(self.name)
         if self.width % READER_STEP:
             raise ConfigError(f"setting 'width' is {self.width}; expected a multiple of {READER_STEP}")
         if not 0 < self.ground_weight <= 1:
@@ -86,8 +85,4 @@ class ReaderTrainConfig:
                 f"setting 'frames_per_video' is {self.frames_per_video} and 'num_frames' is {self.num_frames}: a video "
                 "has fewer; lower the first"
             )
-        if self.optimizer.matrix_rate:
-            raise ConfigError(
-                f"setting 'optimizer.matrix_rate' is {self.optimizer.matrix_rate}: a reader has no blocks that are "
-                "trained by Muon; set it to 0"
-            )
+        self.optimizer.require_adamw()

@@ -1,22 +1,19 @@
 """Put a training of VIRST together, run or resume it, and write what it learned.
 
 Enters: a `VirstTrainConfig`. Leaves: a run's folder with log and state, and a VIRST folder. Does not know what a step
-costs (`objective`), or how states, logs and rates are kept (`dynin.training`).
+costs (`objective`), or how steps follow each other and what is kept (`training.single`).
 """
 
 import hashlib
-import json
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from dynin.config import to_dict
 from dynin.errors import TrainingError
-from dynin.training import optim, prefetch, resume, state
-from dynin.training.journal import Figures, Journal
+from dynin.training import optim, resume, single, state
+from dynin.training.journal import Figures
 from dynin.virst import folder as folders
 from dynin.virst.build import build
 from dynin.virst.model import Virst
@@ -28,6 +25,7 @@ from dynin.virst.training.source import STRIDE, Drawer, Step
 PACKAGES = (*resume.PACKAGES, "virst")
 """The code whose change can change a training."""
 MODEL = "model."
+UNIT = "sentences"
 FREE = ("held_out", "held_out_every", "held_out_steps")
 """Settings that change nothing that is learned."""
 
@@ -50,41 +48,17 @@ def train(
     objective = Objective(start(config, device), config).to(device)
     drawer = Drawer.open(config, objective.model.sizes)
     unseen = held_out.HeldOut.open(config, objective.model.sizes)
-    optimizers = optimizers_of(objective, config)
-    average = optim.Average(objective, config.optimizer.average_decay)
-    kept = config.output / config.name / "state"
-    marks = marks_of(config, objective.model, drawer)
-    stood = state.choose(kept, is_previous=resuming.is_previous)
-    before = state.read_notes(kept, stood)
-    resume.require_same(kept, before.get("marks"), marks, resuming)
-    first = state.load(kept, objective, average, optimizers, stood)
-    journal = Journal(config.output / config.name, config, first, unit="sentences")
-    sums: dict[str, list[float]] = defaultdict(list)
-    for step, made in enumerate(prefetch.in_thread(drawer.step, range(first, config.steps)), first):
-        share = optim.share_of_peak(step, config.steps, config.optimizer)
-        optim.set_rates(optimizers, share)
-        figures = _step(objective, made.to(device), step, config)
-        norm = nn.utils.clip_grad_norm_(objective.parameters(), config.optimizer.max_grad_norm)
-        for optimizer in optimizers:
-            optimizer.step()
-        objective.zero_grad(set_to_none=True)
-        average.update(objective, step)
-        journal.count(len(made.batch.sentences))
-        for name, value in figures.items():
-            sums[name].append(value)
-        done = step + 1
-        if done % config.log_every == 0 or done == config.steps:
-            means = {name: sum(values) / len(values) for name, values in sums.items()}
-            sums.clear()
-            rates = {"learning_rate": share * config.optimizer.learning_rate, "grad_norm": float(norm)}
-            looked = unseen.look(objective, average) if _is_due(done, config) else {}
-            entry = journal.entry(done, {**rates, **means, **looked})
-            journal.write(entry)
-            report(entry)
-        if done % config.save_every == 0 or done == config.steps:
-            notes = journal.notes(before, torch.device(device)) | {"marks": marks}
-            state.save(kept, done, objective, average, optimizers, notes)
-    journal.close()
+    learning = single.Learning(
+        network=objective,
+        optimizers=optimizers_of(objective, config),
+        draw=drawer.step,
+        learn=lambda made, step: _step(objective, made.to(device), step, config),
+        count=lambda made: len(made.batch.sentences),
+        unit=UNIT,
+        marks=marks_of(config, objective.model, drawer),
+        look=lambda done, average: unseen.look(objective, average) if _is_due(done, config) else {},
+    )
+    single.run(learning, config, device=device, report=report, resuming=resuming)
     return objective
 
 
@@ -117,17 +91,7 @@ def export(config: VirstTrainConfig, place: Path, provenance: Mapping[str, objec
     kept = config.output / config.name / "state"
     averages = state.read_tensors(kept, "average")
     model = start(config, "cpu")
-    notes = state.read_notes(kept)
-    facts = {
-        **provenance,
-        "stage": config.stage,
-        "init": config.init,
-        "steps": state.read_step(kept),
-        "sentences": notes.get("sentences", 0),
-        "hours": round(notes.get("seconds", 0.0) / 3600, 3),
-        "hardware": notes.get("hardware", "not recorded"),
-        "settings": json.loads(json.dumps(to_dict(config), default=str)),
-    }
+    facts = single.provenance(config, UNIT, {**provenance, "stage": config.stage, "init": config.init})
     learned = {name.removeprefix(MODEL): value for name, value in averages.items() if name.startswith(MODEL)}
     folders.save(place, model, tensors=learned, provenance=facts)
 

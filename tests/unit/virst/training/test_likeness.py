@@ -189,7 +189,7 @@ def test_a_run_without_a_state_and_a_folder_of_something_else_are_refused(tmp_pa
         ({"temperature": 0.0}, "setting 'temperature' is 0.0"),
         ({"data": {}}, "nothing is drawn"),
         ({"name": "../up"}, "a folder below 'output'"),
-        ({"optimizer": OptimizerConfig()}, "trained by Muon"),
+        ({"optimizer": OptimizerConfig()}, "Muon trains"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(tmp_path, more, message) -> None:
