@@ -23,7 +23,4 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape D"]:
         """Apply the layer to every vector."""
-        gate = self.gate(x)
-        if gate.requires_grad:
-            return self.down(F.silu(gate) * self.up(x))
-        return self.down(F.silu(gate, inplace=True).mul_(self.up(x)))  # the same numbers, in memory that is there
+        return self.down(F.silu(self.gate(x), inplace=True).mul_(self.up(x)))
