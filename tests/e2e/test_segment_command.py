@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dynin import virst
 from dynin.cli import app as apps
-from dynin.cli import segment as command
 from dynin.media.stream import open_frames, writing_mp4
 from dynin.testing import tiny_model
 from dynin.training.config import LoraConfig
@@ -101,13 +101,18 @@ def test_a_mistake_gives_one_line_and_no_file(home, here, capsys, arguments, mes
     assert sorted(here.iterdir()) == before
 
 
-def test_a_folder_without_a_virst_and_no_folder_at_all_are_told(here, capsys, monkeypatch) -> None:
+def test_a_folder_without_a_virst_is_told(here, capsys) -> None:
     (here / "empty").mkdir()
     assert run(["clip.mp4", "the dog"], here / "empty") == 2
     assert "empty" in capsys.readouterr().err
-    monkeypatch.setattr(command, "EMBEDDED", here / "none")
-    assert apps.main(["segment", "clip.mp4", "the dog"]) == 2
-    assert "no VIRST ships with this version; give --model DIR" in capsys.readouterr().err
+
+
+def test_without_a_model_the_one_that_ships_is_asked(here) -> None:
+    assert apps.main(["segment", "clip.mp4", "the dog", "--output", "masks.json", "--device", "cpu"]) == 0
+    written = json.loads((here / "masks.json").read_text())["masks"]
+    found = list(virst.Segmenter(virst.load()).segment(virst.open_frames("clip.mp4"), "the dog"))
+    assert [line["area"] for line in written] == [int(each.mask.sum()) for each in found]
+    assert [line["probability"] for line in written] == [round(each.probability, 4) for each in found]
 
 
 def test_help_does_not_wait_for_torch() -> None:

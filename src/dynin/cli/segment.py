@@ -16,15 +16,10 @@ import typer
 from dynin.errors import RequestError
 
 if TYPE_CHECKING:
-    import torch
-
     from dynin.media.stream import FrameFile
     from dynin.virst.anchors import AnchorPolicy, Dynamic
-    from dynin.virst.model import Virst
     from dynin.virst.outputs import FrameMask
 
-EMBEDDED = Path(__file__).resolve().parents[1] / "assets" / "virst"
-"""The small VIRST that ships with the code, once it does."""
 LINE_EVERY_S = 5.0
 """Seconds between two lines of progress where there is no terminal."""
 
@@ -41,7 +36,10 @@ def segment(
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", metavar="MODEL", help="A folder with a VIRST, or a hub id.")
+        str | None,
+        typer.Option(
+            "--model", metavar="MODEL", help="A folder with a VIRST, or a hub id; none for the small one inside."
+        ),
     ] = None,
     anchors: Annotated[
         int | None, typer.Option(metavar="N", help="How many frames are prompted; none for the policy's own number.")
@@ -76,10 +74,11 @@ def segment(
     outputs.check(places)
     chosen = _policy(policy, anchors, likeness)
     from dynin.cli import device as devices
+    from dynin.virst.models import load
     from dynin.virst.segment import SegmentConfig, Segmenter
     from dynin.virst.tracker import TrackerConfig
 
-    loaded = load(model, devices.resolve(device))
+    loaded = load(model, device=devices.resolve(device))
     config = SegmentConfig(
         anchors=chosen, tracker=TrackerConfig(num_attended=attended), threshold=threshold, chunk=chunk
     )
@@ -122,21 +121,6 @@ def _policy(name: str, num_anchors: int | None, likeness: str | None) -> "Anchor
     if isinstance(policy, TextSimilarity) and likeness is None:
         raise RequestError("--policy text needs --likeness FOLDER, a CLIP that compares frames with the sentence")
     return policy
-
-
-def load(model: str | None, device: "torch.device") -> "Virst":
-    """The model that the user names, in the layout of this project or the published one."""
-    from dynin import checkpoint
-    from dynin.virst import folder, published
-
-    if model is None and not EMBEDDED.is_dir():
-        raise RequestError(
-            "no VIRST ships with this version; give --model DIR, a folder that `dynin virst train` or `dynin convert` "
-            "wrote"
-        )
-    place = checkpoint.resolve(model if model is not None else EMBEDDED)
-    is_ours = (place / "config.json").is_file() and "format_version" in (place / "config.json").read_text("utf-8")
-    return folder.load(place, device=device) if is_ours else published.load(place, device=device)
 
 
 @contextmanager

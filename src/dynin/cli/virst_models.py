@@ -51,13 +51,13 @@ def predictor(model: str | Path, asked: Asked, *, device: str, seed: int = 0) ->
         seed: What is drawn for an example is drawn from this and the names of its video and sentence.
     """
     from dynin.cli import device as devices
-    from dynin.cli.segment import load
     from dynin.virst import similarity
+    from dynin.virst.models import load
     from dynin.virst.segment import Segmenter
 
     config = _segment_config(asked.policy, asked.num_anchors, asked.num_attended, asked.threshold)
     likeness = None if asked.likeness is None else similarity.load(asked.likeness)
-    loaded = load(str(model), devices.resolve(device))
+    loaded = load(model, device=devices.resolve(device))
 
     def predict(example: "ReferringExample") -> "Masks":
         drawn = zlib.crc32(f"{seed}/{example.video}/{example.sentence_id}".encode())
@@ -133,21 +133,16 @@ def panels(
     places = {(name, seed): folder for name, seed, folder in _folders(checkpoints)}
 
     def load_panel(name: str, seed: int) -> _Panel:
-        from torch import nn
-
         from dynin.cli import device as devices
-        from dynin.cli.segment import load
-        from dynin.training import adapters
         from dynin.virst import similarity
+        from dynin.virst.models import load
         from dynin.virst.panel import Panel
 
         place = devices.resolve(device)
         compare = None if likeness is None else similarity.load(likeness)
         if compare is not None:
             compare.network.to(place)
-        model = load(str(places[name, seed]), place)
-        if isinstance(model.backbone, nn.Module):
-            adapters.fold(model.backbone)
+        model = load(places[name, seed], device=place)
         model.is_backbone_halved = is_halved
         return _Panel(panel=Panel(model, likeness=compare), threshold=threshold, seed=seed)
 

@@ -38,7 +38,7 @@ def library() -> ModuleType:
     except ImportError as error:
         raise RequestError(
             "the package transformers is missing and masks are made by one of its networks; "
-            "run: pip install 'dynin[published]'"
+            "run: pip install 'dynin[segmentation]'"
         ) from error
 
 
