@@ -213,6 +213,7 @@ def bench(options: argparse.Namespace) -> None:
     if MEMORY in left:
         row = measure_memory(options.tier)
         report.put({"case": MEMORY, "tier": options.tier, **here, **duel.surroundings(), **row})
+        print(f"{MEMORY:16}{row['tiles_mb']:.1f} MB of tiles beside the output tables, once", flush=True)
         if not row["peaks"]:
             print(f"{MEMORY:16}{row['method']}", flush=True)
         for told in row["peaks"]:

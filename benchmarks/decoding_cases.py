@@ -20,8 +20,11 @@ from dynin.decoding.canvas import Canvas, Segment
 from dynin.decoding.decoder import ParallelDecoder
 from dynin.decoding.policy import DecodingPolicy, published_image, published_text
 from dynin.decoding.refresh import Refresh
+from dynin.model.arranged import arranged
 from dynin.model.config import ModelConfig
+from dynin.model.output import OutputRows
 from dynin.model.transformer import Transformer, initialise
+from dynin.nn.arranged import can_arrange
 from dynin.pipeline.denoiser import PolicyDenoiser
 from dynin.testing.oracle import Observer, PublishedNetwork
 from dynin.testing.oracle_grid import GridSettings, Rows, decode_grid
@@ -183,6 +186,7 @@ class Stage:
         model = Transformer(replace(SHAPES[tier], num_rows=self.vocabulary.size))
         initialise(model, torch.Generator().manual_seed(SEED))
         self._models = {torch.float32: model.eval().requires_grad_(False)}
+        self._quick: dict[torch.dtype, Transformer] = {}
 
     def model(self, dtype: torch.dtype = torch.float32) -> Transformer:
         """The weights in a dtype."""
@@ -194,6 +198,18 @@ class Stage:
             copy.load_state_dict(values, assign=True)
             self._models[dtype] = copy.eval().requires_grad_(False)
         return self._models[dtype]
+
+    def quick(self, dtype: torch.dtype = torch.float32) -> Transformer:
+        """The same weights laid out in tiles once, where this machine takes that; ours runs on these."""
+        if dtype not in self._quick:
+            model = self.model(dtype)
+            self._quick[dtype] = arranged(model) if can_arrange(model.output.weight) else model
+        return self._quick[dtype]
+
+    @property
+    def tile_bytes(self) -> int:
+        """What the output tables of `quick` keep beside themselves."""
+        return sum(OutputRows.of(model.output).tile_bytes for model in self._quick.values())
 
     def sizes(self, family: str) -> Sizes:
         """How much a family decodes on this tier."""
@@ -316,7 +332,7 @@ def oracle(stage: Stage, family: str, observer: Observer | None = None) -> Calla
 
 def ours(stage: Stage, family: str, way: Way) -> Callable[[], Outcome]:
     """A way of ours, to be run as often as wanted."""
-    (canvas, segment), model = stage.task(family, way), stage.model(way.dtype)
+    (canvas, segment), model = stage.task(family, way), stage.quick(way.dtype)
 
     def run() -> Outcome:
         denoiser = way.denoiser(model)

@@ -73,7 +73,7 @@ def jobs(stage: Stage, mix: Mix) -> Iterator[EngineJob]:
 
 def one_after_another(stage: Stage, mix: Mix) -> Callable[[], list[Tensor]]:
     """Every request by itself; the ids of each."""
-    model, mask_id = stage.model(mix.dtype), stage.vocabulary["mask"]
+    model, mask_id = stage.quick(mix.dtype), stage.vocabulary["mask"]
 
     def run() -> list[Tensor]:
         return [
@@ -86,7 +86,7 @@ def one_after_another(stage: Stage, mix: Mix) -> Callable[[], list[Tensor]]:
 
 def together(stage: Stage, mix: Mix) -> Callable[[], list[Tensor]]:
     """All requests at once, step by step; the ids of each."""
-    model, mask_id = stage.model(mix.dtype), stage.vocabulary["mask"]
+    model, mask_id = stage.quick(mix.dtype), stage.vocabulary["mask"]
 
     def run() -> list[Tensor]:
         engine = Engine(MixedDenoiser(model), mask_id)

@@ -25,11 +25,18 @@ from decoding_cases import FAMILIES, Sizes, Stage, oracle, ours
 from decoding_forced import all_cases
 from watch import forget_process_peak, process_peak
 
+TILES = "tiles"
+"""What output tables keep beside themselves, those of all ways and dtypes together."""
+
 
 def measure(tier: str) -> dict[str, Any]:
     """Peaks of the oracle of each family and of every way of ours; none where the system does not tell."""
     if not Path("/proc/self/clear_refs").exists():
-        return {"peaks": [], "method": "none: only Linux tells a process's high-water mark and sets it back"}
+        return {
+            "peaks": [],
+            "tiles_mb": 0.0,
+            "method": "none: only Linux tells a process's high-water mark and sets it back",
+        }
     found = _in_a_process(tier)
     peaks = [
         {
@@ -41,7 +48,8 @@ def measure(tier: str) -> dict[str, Any]:
         }
         for name, case in all_cases().items()
     ]
-    return {"peaks": peaks, "method": "VmHWM of a process above VmRSS with weights, after one decoding"}
+    method = "VmHWM of a process above VmRSS with weights, their tiles among them, after one decoding"
+    return {"peaks": peaks, "tiles_mb": found[TILES] / 1e6, "method": method}
 
 
 def few_steps(sizes: Sizes) -> Sizes:
@@ -91,7 +99,7 @@ def main() -> None:
     torch.set_num_threads(1)
     found = {name: peak_of(ours(stage, case.family, case.way)) for name, case in all_cases().items()}
     found |= {family: peak_of(oracle(stage, family)) for family in FAMILIES}
-    print(json.dumps(found))
+    print(json.dumps({**found, TILES: stage.tile_bytes}))
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def compared(stage: Stage, family: str, way: Way) -> Agreement:
         recorder.decisions,
         canvas,
         segment,
-        PolicyDenoiser(stage.model(way.dtype)).answer,
+        PolicyDenoiser(stage.quick(way.dtype)).answer,
         mask_id=stage.vocabulary["mask"],
         draws=DRAWS[family],
     )
@@ -97,10 +97,10 @@ def greedy(stage: Stage, lengths: Sequence[int], num_new: int, block_len: int, n
         allowed_ids=None,
         policy=published_text(num_new=num_new, num_steps=num_steps, block_len=block_len),
     )
-    denoiser = PolicyDenoiser(stage.model())
+    denoiser = PolicyDenoiser(stage.quick())
     made = ParallelDecoder(denoiser, names["mask"]).run(canvas, [segment]).ids
     agreement = synchronised(
-        recorder.decisions, canvas, segment, PolicyDenoiser(stage.model()).answer, mask_id=names["mask"]
+        recorder.decisions, canvas, segment, PolicyDenoiser(stage.quick()).answer, mask_id=names["mask"]
     )
     alone = [same_alone(stage, segment, canvas, row, made[row], width - length) for row, length in enumerate(lengths)]
     return {
@@ -122,7 +122,7 @@ def same_alone(stage: Stage, segment: Segment, canvas: Canvas, row: int, made: T
         name="text", is_target=segment.is_target[row : row + 1, num_pads:], allowed_ids=None, policy=segment.policy
     )
     mask_id = stage.vocabulary["mask"]
-    alone = ParallelDecoder(PolicyDenoiser(stage.model()), mask_id).run(Canvas(ids=ids), [whole])
+    alone = ParallelDecoder(PolicyDenoiser(stage.quick()), mask_id).run(Canvas(ids=ids), [whole])
     return torch.equal(alone.ids[0], made[num_pads:])
 
 

@@ -103,7 +103,7 @@ def measure(stage: Stage, axis: str, value: int, way: str) -> Cost:
         allowed_ids=stage.allowed(point.family),
         policy=WAYS[point.family][way](point.sizes),
     )
-    denoiser = PolicyDenoiser(stage.model())
+    denoiser = PolicyDenoiser(stage.quick())
     decoder = ParallelDecoder(denoiser, stage.vocabulary["mask"])
     generator = torch.Generator().manual_seed(SEED)
     started = time.process_time()

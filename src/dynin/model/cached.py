@@ -127,7 +127,7 @@ class CachedDenoiser:
                 guidance, then cost what is in them.
         """
         self._model = model
-        self._output = OutputRows(model.output.weight)
+        self._output = OutputRows.of(model.output)
         self._max_bytes = max_bytes
         self._packs = packs
         self._memory = _Memory()

@@ -22,7 +22,7 @@ class TransformerDenoiser:
     def __init__(self, model: Transformer) -> None:
         """Keep the network."""
         self._model = model
-        self._output = OutputRows(model.output.weight)
+        self._output = OutputRows.of(model.output)
 
     def __call__(
         self,

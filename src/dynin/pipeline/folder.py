@@ -20,6 +20,7 @@ from dynin import checkpoint
 from dynin.checkpoint import Checkpoint
 from dynin.config import suggest
 from dynin.errors import CheckpointError, RequestError
+from dynin.model.arranged import is_arranged
 from dynin.model.config import ModelConfig
 from dynin.model.family import FAMILIES, first_code, require_known
 from dynin.model.memory import weight_bytes
@@ -69,6 +70,8 @@ def save(
     image, speech, text = model.tokenizers.image, model.tokenizers.speech, model.tokenizers.text
     if is_reformed(model.model):
         raise CheckpointError("the weights are held in fewer bits and are not written; load them without `weights`")
+    if is_arranged(model.model):
+        raise CheckpointError("the weights are laid out in tiles and are not written; save the model before `arranged`")
     if not (
         isinstance(image, SmallImageTokenizer)
         and isinstance(speech, SmallSpeechTokenizer)

@@ -119,7 +119,7 @@ class StepGraphs:
         self.model = model
         """The network whose passes these are."""
         self._max_places = max_places
-        self._output = OutputRows(model.output.weight)
+        self._output = OutputRows.of(model.output)
         self._records = can_record(model) if records is None else records
         self._layer: Layer = torch.compile(_layer, dynamic=False) if compiles else _layer
         self._seats = SeatStore(model, max_bytes)

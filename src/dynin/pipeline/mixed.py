@@ -47,7 +47,7 @@ class MixedDenoiser:
         """The rows of the decoding whose passes are replayed; it stays the same object while that goes on."""
         self._packed: set[int] = set()
         """Rows whose memory is the other one."""
-        self._output = OutputRows(model.output.weight)
+        self._output = OutputRows.of(model.output)
         self._memory = CachedDenoiser(model, max_bytes=max_cache_bytes)
 
     @torch.no_grad()
