@@ -59,8 +59,9 @@ def measured(quality: Mapping[str, Any], family: str) -> Forced | None:
     if not rows:
         return None
     chosen = {name: quality["rows"][name]["default"] for name in rows}
-    points = [quality["rows"][name]["points"][chosen[name]] for name in rows]
-    exact = [quality["rows"][name]["points"]["exact"] for name in rows]
+    told = {name: {**quality["rows"][name]["points"], **quality["rows"][name].get("confirmed", {})} for name in rows}
+    points = [told[name][chosen[name]] for name in rows]
+    exact = [told[name]["exact"] for name in rows]
     forwards = _sum(points, "forwards")
     return Forced(
         preset=Counter(chosen.values()).most_common(1)[0][0],

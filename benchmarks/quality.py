@@ -3,6 +3,7 @@
     python benchmarks/quality.py --row t2i --row i2t --limit 40          # presets and curves of two rows of the suite
     python benchmarks/quality.py --row t2i --only exact,fast --limit 2000
     python benchmarks/quality.py --all --limit 2000                      # the whole table; resumes where it was stopped
+    python benchmarks/quality.py --row t2i --only fast --limit 4000 --seed 7 --place runs/confirmed  # fresh examples
     python benchmarks/quality.py --report                                # the summary and the plot of what is there
 
 Enters: rows of `dynin.evaluation.suite` and the settings of `quality_points`. Leaves: runs/quality/ROW/POINT.json,
@@ -43,6 +44,8 @@ from dynin.pipeline.request import Request
 from dynin.types import Modality
 
 PLACE = Path("runs/quality")
+CONFIRMED = Path("runs/confirmed")
+"""Of points that were measured once more, on examples that had no part in choosing them (another --seed)."""
 GROUP = 20
 """Examples decoded together, and written together."""
 POINT_WORTH = 0.01
@@ -79,8 +82,8 @@ def names_of(targets: Sequence[Modality]) -> list[str]:
     return list(dict.fromkeys([*PRESET_NAMES, *(point for modality in targets for point in POINTS[modality])]))
 
 
-def measure(model: Dynin, row_name: str, points: Sequence[str], limit: int, seed: int) -> None:
-    """Decode the first examples of a row at every point, those that are not on disk yet."""
+def measure(model: Dynin, row_name: str, points: Sequence[str], limit: int, *, seed: int, place: Path) -> None:
+    """Decode the first examples of a row at every point, those that are not in a folder yet."""
     row = SUITE[row_name]
     row.require_tools()
     task = model.tasks[row.task]
@@ -91,7 +94,8 @@ def measure(model: Dynin, row_name: str, points: Sequence[str], limit: int, seed
         for point in points:
             policies = policies_at(model, row.task, task.targets, point)
             changed = replace(model, policies={**model.policies, **policies, **_own(row.task, policies)})
-            add(changed, row_name, point, group, start=start, seed=seed, policies=policies)
+            path = place / row_name / f"{point.replace(' ', '_')}.json"
+            add(changed, row_name, path, group, start=start, seed=seed, policies=policies)
         start += len(group)
 
 
@@ -103,15 +107,14 @@ def _own(task: str, policies: Mapping[str, DecodingPolicy]) -> dict[str, Decodin
 def add(
     model: Dynin,
     row_name: str,
-    point: str,
+    path: Path,
     group: Sequence[Example],
     *,
     start: int,
     seed: int,
     policies: Mapping[str, DecodingPolicy],
 ) -> None:
-    """Decode a group of examples at a point, and write their outcomes behind those that are there."""
-    path = PLACE / row_name / f"{point.replace(' ', '_')}.json"
+    """Decode a group of examples at a point, and write their outcomes behind those that are in its file."""
     says = {modality: told(policy) for modality, policy in policies.items()}
     content = read(path, {"policies": says, "seed": seed, "weights": fingerprint(model)})
     made = content["made"]
@@ -146,7 +149,7 @@ def add(
     path.parent.mkdir(parents=True, exist_ok=True)
     with replace_whole(path) as temporary:
         temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
-    print(f"{row_name:14} {point:36} {len(made):5d} examples, {content['processor_s']:7.1f} s", flush=True)
+    print(f"{row_name:14} {path.stem:36} {len(made):5d} examples, {content['processor_s']:7.1f} s", flush=True)
 
 
 def told(policy: DecodingPolicy) -> str:
@@ -173,11 +176,22 @@ def read(path: Path, settings: Mapping[str, object]) -> dict[str, Any]:
     return content
 
 
-def summary(row_name: str) -> dict[str, Any]:
-    """Every point of a row: score, difference to exact, and what it cost; the quickest that is as good as exact."""
-    contents = {
-        path.stem.replace("_", " "): json.loads(path.read_text()) for path in sorted((PLACE / row_name).glob("*.json"))
-    }
+def summary(row_name: str, place: Path, confirmed: Path) -> dict[str, Any]:
+    """Every point of a row, and the quickest preset that is as good as exact.
+
+    A preset that was measured on examples of its own is judged by those, whatever the others said.
+    """
+    told = {"points": _points(place / row_name)}
+    if (confirmed / row_name / "exact.json").exists():
+        told["confirmed"] = _points(confirmed / row_name)
+    judged = {**told["points"], **told.get("confirmed", {})}
+    good = [name for name in PRESET_NAMES if name in judged and (name == "exact" or judged[name]["is_within_a_point"])]
+    return {"default": min(good, key=lambda name: judged[name]["columns"]), **told}
+
+
+def _points(folder: Path) -> dict[str, Any]:
+    """Of every point in a folder: score, difference to exact, and what it cost."""
+    contents = {path.stem.replace("_", " "): json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
     exact = [Made(**one) for one in contents["exact"]["made"]]
     rows: dict[str, Any] = {}
     for point, content in contents.items():
@@ -189,6 +203,7 @@ def summary(row_name: str) -> dict[str, Any]:
         )
         rows[point] = {
             "n": n,
+            "seed": content["seed"],
             "score": round(score(_outcomes(made[:n])), 4),
             "difference": round(told.mean, 4),
             "difference_ci95": [round(end, 4) for end in told.ci95],
@@ -201,24 +216,28 @@ def summary(row_name: str) -> dict[str, Any]:
             "processor_s_per_example": round(content["processor_s"] / len(made), 3),
             "policies": content["policies"],
         }
-    good = [name for name in PRESET_NAMES if name in rows and (name == "exact" or rows[name]["is_within_a_point"])]
-    return {"default": min(good, key=lambda name: rows[name]["columns"]), "points": rows}
+    return rows
 
 
 def _outcomes(made: Sequence[Made]) -> list[Outcome]:
     return [Outcome(one.points, one.weight) for one in made]
 
 
-def report(place: Path, picture: Path) -> None:
-    """Write the summary of everything on disk, print it, and draw it where matplotlib is installed."""
-    rows = {path.name: summary(path.name) for path in sorted(PLACE.iterdir()) if (path / "exact.json").exists()}
+def report(outcomes: Path, place: Path, picture: Path) -> None:
+    """Write the summary of every row in a folder, print it, and draw it where matplotlib is installed."""
+    names = [path.name for path in sorted(outcomes.iterdir()) if (path / "exact.json").exists()]
+    rows = {name: summary(name, outcomes, CONFIRMED) for name in names}
     about = {"torch": torch.__version__, "threads": torch.get_num_threads(), "load": os.getloadavg()[0]}
     place.parent.mkdir(parents=True, exist_ok=True)
     with replace_whole(place) as temporary:
         temporary.write_text(json.dumps({"rows": rows, "about": about}, indent=1) + "\n", encoding="utf-8")
     for name, row in rows.items():
         print(f"\n{name}: default {row['default']}")
-        for point, told in sorted(row["points"].items(), key=lambda pair: pair[1]["columns"], reverse=True):
+        told_rows = [
+            *row["points"].items(),
+            *((f"{name}, confirmed", told) for name, told in row.get("confirmed", {}).items()),
+        ]
+        for point, told in sorted(told_rows, key=lambda pair: pair[1]["columns"], reverse=True):
             low, high = told["difference_ci95"]
             print(
                 f"  {point:36} n {told['n']:4d}  score {told['score']:.3f}  {100 * told['difference']:+6.1f} points "
@@ -268,6 +287,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="points, separated by commas; all without it")
     parser.add_argument("--limit", type=int, default=40, help="examples of each row")
     parser.add_argument("--seed", type=int, default=20261126, help="of the held-out world")
+    parser.add_argument("--place", type=Path, default=PLACE, help="folder of outcomes; of one seed each")
     parser.add_argument("--report", action="store_true", help="measure nothing")
     parser.add_argument("--output", type=Path, default=Path("docs/results/quality.json"))
     parser.add_argument("--picture", type=Path, default=Path("docs/images/quality.png"))
@@ -282,8 +302,10 @@ def main() -> None:
             points = [point.strip() for point in asked.only.split(",") if point.strip()] or known
             if strange := sorted(set(points) - set(known)):
                 parser.error(f"unknown point {strange[0]!r} of {row}; known: {', '.join(known)}")
-            measure(model, row, list(dict.fromkeys(["exact", *points])), asked.limit, asked.seed)
-    report(asked.output, asked.picture)
+            measure(
+                model, row, list(dict.fromkeys(["exact", *points])), asked.limit, seed=asked.seed, place=asked.place
+            )
+    report(PLACE if asked.place == CONFIRMED else asked.place, asked.output, asked.picture)
 
 
 if __name__ == "__main__":

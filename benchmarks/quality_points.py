@@ -115,6 +115,17 @@ POINTS: Mapping[Modality, Mapping[str, Change]] = {
     Modality.SPEECH: {
         **_BLOCKS,
         **{f"entropy {bound}": rule(EntropyBound(bound=bound)) for bound in (4.0, 8.0, 16.0)},
+        **{
+            f"entropy {bound} cache block{name}": rule(
+                EntropyBound(bound=bound), refresh=refresh, early_stop=True, sampling="inverse", temperature=temperature
+            )
+            for bound in (1.0, 2.0, 4.0, 8.0)
+            for refresh, every in ((_BLOCK, ""), (Refresh(per_block=True, every=4), " every 4"))
+            for temperature, heat in ((0.5, ""), (0.25, " cool"), (0.0, " cold"))
+            for name in (every + heat,)
+        },
+        "cold": change(temperature=0.0),
+        "cool": change(temperature=0.25),
     },
 }
 """What is tried for each modality that is made, besides the presets."""

@@ -20,6 +20,7 @@ import quality_points  # noqa: E402
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     monkeypatch.setattr(quality, "PLACE", tmp_path / "runs")
+    monkeypatch.setattr(quality, "CONFIRMED", tmp_path / "confirmed")
     monkeypatch.setattr(quality, "GROUP", 2)
     return tmp_path
 
@@ -30,12 +31,12 @@ def tiny():
 
 
 def test_outcomes_are_kept_added_to_and_summed_up(tiny, place, capsys):
-    quality.measure(tiny, "t2i", ["exact", "fast"], 2, seed=3)
-    quality.measure(tiny, "t2i", ["exact", "fast"], 4, seed=3)
+    quality.measure(tiny, "t2i", ["exact", "fast"], 2, seed=3, place=place / "runs")
+    quality.measure(tiny, "t2i", ["exact", "fast"], 4, seed=3, place=place / "runs")
     made = json.loads((place / "runs" / "t2i" / "exact.json").read_text())["made"]
     assert len(made) == 4
     assert capsys.readouterr().out.count("t2i") == 4  # two groups at two points, none of them twice
-    quality.report(place / "quality.json", place / "quality.png")
+    quality.report(place / "runs", place / "quality.json", place / "quality.png")
     row = json.loads((place / "quality.json").read_text())["rows"]["t2i"]
     assert row["default"] == "exact"  # of four examples nothing is certain
     exact, fast = row["points"]["exact"], row["points"]["fast"]
@@ -46,10 +47,34 @@ def test_outcomes_are_kept_added_to_and_summed_up(tiny, place, capsys):
 
 
 def test_a_point_whose_policy_changed_is_refused_not_mixed(tiny, place):
-    quality.measure(tiny, "t2i", ["exact"], 2, seed=3)
+    quality.measure(tiny, "t2i", ["exact"], 2, seed=3, place=place / "runs")
     policies = {name: replace(policy, num_steps=3) for name, policy in tiny.policies.items()}
     with pytest.raises(SystemExit, match="other settings"):
-        quality.measure(replace(tiny, policies=policies), "t2i", ["exact"], 4, seed=3)
+        quality.measure(replace(tiny, policies=policies), "t2i", ["exact"], 4, seed=3, place=place / "runs")
+
+
+def outcomes(path, points, seed, columns=10):
+    """Outcomes of a point: right or wrong by a string of ones and zeros."""
+    made = [
+        {"points": float(one), "weight": 1.0, "num_forwards": 2, "num_columns": columns, "num_tokens": 4}
+        for one in points
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"policies": {}, "seed": seed, "weights": "", "processor_s": 1.0, "made": made}))
+
+
+def test_a_preset_is_judged_by_examples_of_its_own_where_there_are_any(place):
+    runs, confirmed = place / "runs", place / "confirmed"
+    outcomes(runs / "t2i" / "exact.json", "1" * 400, seed=1, columns=90)
+    outcomes(runs / "t2i" / "fast.json", "1" * 400, seed=1)
+    assert quality.summary("t2i", runs, confirmed)["default"] == "fast"
+    outcomes(confirmed / "t2i" / "exact.json", "1" * 400, seed=2, columns=90)
+    assert quality.summary("t2i", runs, confirmed)["default"] == "fast"
+    outcomes(confirmed / "t2i" / "fast.json", "1" * 380 + "0" * 20, seed=2)
+    told = quality.summary("t2i", runs, confirmed)
+    assert told["default"] == "exact"
+    assert (told["points"]["fast"]["seed"], told["confirmed"]["fast"]["seed"]) == (1, 2)
+    assert told["confirmed"]["fast"]["difference"] == -0.05
 
 
 def test_a_policy_is_told_by_what_differs_from_the_defaults(tiny):
