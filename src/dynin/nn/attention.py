@@ -4,6 +4,7 @@ Enters: queries, keys, values and who may be attended. Leaves: one vector per qu
 positions or parameters.
 """
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -42,10 +43,14 @@ def _explicit(
     attend: Bool[Tensor, "B *Q K"] | None,
 ) -> Float[Tensor, "B H S E"]:
     """The same by its definition, with the softmax in float32."""
-    scores = (query @ key.transpose(-1, -2)).float() * query.shape[-1] ** -0.5
-    if attend is not None:
-        scores = scores.masked_fill(~_by_query(attend), float("-inf"))
-    return scores.softmax(dim=-1).to(value.dtype) @ value
+    num_heads, scaled, key = query.shape[1], (query * query.shape[-1] ** -0.5).flatten(0, 1), key.flatten(0, 1)
+    if attend is None:
+        scores = scaled @ key.transpose(1, 2)
+    else:
+        bias = query.new_zeros(()).masked_fill(~_by_query(attend), float("-inf")).expand(-1, num_heads, -1, -1)
+        scores = torch.baddbmm(bias.flatten(0, 1), scaled, key.transpose(1, 2))
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
+    return (weights @ value.flatten(0, 1)).unflatten(0, (-1, num_heads))
 
 
 def _by_query(attend: Bool[Tensor, "B *Q K"]) -> Bool[Tensor, "B 1 Q1 K"]:
