@@ -3,10 +3,10 @@
 Enters: numbers of frames, 600 and 10,000 by default. Leaves: a table, and out/segment_memory.json. Does not know how
 masks are found.
 
-Every length runs in a process of its own, on a VIRST with drawn weights and a clip of squares that move: it segments a
-clip of 64 frames first, so that code, kernels and buffers are there, then the clip, written as overlay video and as run
-lengths. Told is the peak of the process's resident memory. Anchors are those of the published policy: they are there
-whatever the weights say, so that memories are made and looked at, which drawn weights would not let `dynamic` do.
+Every length runs in a process of its own, on the VIRST that ships and a clip of Emoji World's things that move: it
+segments a clip of 64 frames first, so that code, kernels and buffers are there, then the clip, an MP4, written as
+overlay video and as run lengths. Told is the peak of the process's resident memory. Anchors are those of the published
+policy: they are there whatever the weights say, so that memories are made and looked at.
 
 glibc keeps what was freed in small pieces; processes run with MALLOC_MMAP_THRESHOLD_ at 128 KB, as in
 `benchmarks/memory.py`.
@@ -21,45 +21,29 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
+from duel import surroundings
 
+from dynin.data.referring.emoji_world import MOST_FRAMES, EmojiReferring
 from dynin.media.stream import open_frames, writing_mp4
-from dynin.testing import tiny_model
-from dynin.training.config import LoraConfig
 from dynin.virst import outputs
 from dynin.virst.anchors import policy_of
-from dynin.virst.build import build
-from dynin.virst.config import BackboneConfig, BranchConfig, FrameConfig, FusionConfig, VirstConfig
+from dynin.virst.models import load
 from dynin.virst.segment import SegmentConfig, Segmenter
 
-SIDE_PX = 256
 WARM_FRAMES = 64
+SENTENCE = "the dog"
 
 
-def write_clip(path: Path, num_frames: int) -> None:
-    """Three squares that go round."""
-    levels = np.full((SIDE_PX, SIDE_PX, 3), 200, dtype=np.uint8)
-    with writing_mp4(path, SIDE_PX, SIDE_PX, 25.0) as writer:
+def write_clip(path: Path, num_frames: int, side_px: int) -> None:
+    """Videos of Emoji World, one after another."""
+    with writing_mp4(path, side_px, side_px, 25.0) as writer:  # small frames are enlarged to 256 px
         for at in range(num_frames):
-            frame = levels.copy()
-            for square, colour in enumerate(((220, 40, 40), (40, 160, 60), (50, 60, 220))):
-                angle = 0.05 * at + 2.1 * square
-                top, left = (int(110 + 80 * value) for value in (np.sin(angle), np.cos(angle)))
-                frame[top : top + 36, left : left + 36] = colour
-            writer.write(frame, at / 25)
-
-
-def segmenter(start: Path, policy: str) -> Segmenter:
-    """A VIRST of the sizes that train here on the smallest backbone, with drawn weights."""
-    config = VirstConfig(
-        frames=FrameConfig(num_frames=12, num_seg=12),
-        fusion=FusionConfig(num_downs=1),
-        backbone=BackboneConfig(start=str(start), lora=LoraConfig(rank=2)),
-        branch=BranchConfig(image_px=64, hiera_width=8),
-    )
-    model = build(config, seed=0).eval().requires_grad_(False)
-    return Segmenter(model, SegmentConfig(anchors=policy_of(policy)))
+            index, frame = divmod(at, MOST_FRAMES)
+            if frame == 0:
+                world = EmojiReferring(2, "held_out", num_frames=MOST_FRAMES, side_px=side_px)
+                example = world.examples(index)[0]
+            writer.write(example.read_frame(frame), at / 25)
 
 
 def segment(found: Segmenter, clip: Path, folder: Path) -> float:
@@ -67,7 +51,7 @@ def segment(found: Segmenter, clip: Path, folder: Path) -> float:
     source = open_frames(clip)
     about = outputs.About(
         name=clip.name,
-        sentence="the dog",
+        sentence=SENTENCE,
         num_frames=source.num_frames,
         height=source.height,
         width=source.width,
@@ -90,7 +74,7 @@ def peak_mb() -> float:
 def measure(folder: Path, num_frames: int, policy: str) -> dict[str, float]:
     """One length, in this process."""
     torch.set_num_threads(1)
-    found = segmenter(folder / "start", policy)
+    found = Segmenter(load(), SegmentConfig(anchors=policy_of(policy)))
     segment(found, folder / f"{WARM_FRAMES}.mp4", folder)
     before = peak_mb()
     seconds = segment(found, folder / f"{num_frames}.mp4", folder)
@@ -107,6 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--frames", type=int, nargs="*", default=[600, 10_000])
     parser.add_argument("--policy", default="published")
+    parser.add_argument("--side", type=int, default=64, help="of the drawn frames, 64, 96 or 128 px")
     parser.add_argument("--in-folder", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.in_folder:
@@ -115,9 +100,8 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        tiny_model(folder / "start")
         for count in dict.fromkeys([WARM_FRAMES, *given.frames]):
-            write_clip(folder / f"{count}.mp4", count)
+            write_clip(folder / f"{count}.mp4", count, given.side)
         for count in given.frames:
             command = [sys.executable, __file__, "--in-folder", name, "--frames", str(count), "--policy", given.policy]
             environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(128 << 10), "OMP_NUM_THREADS": "1"}
@@ -128,7 +112,9 @@ def main() -> None:
             sys.stdout.write("  ".join(f"{key} {value}" for key, value in rows[-1].items()) + "\n")
             sys.stdout.flush()
     Path("out").mkdir(exist_ok=True)
-    Path("out/segment_memory.json").write_text(json.dumps({"policy": given.policy, "rows": rows}, indent=2) + "\n")
+    Path("out/segment_memory.json").write_text(
+        json.dumps({"policy": given.policy, "rows": rows, **surroundings()}, indent=2) + "\n"
+    )
 
 
 if __name__ == "__main__":

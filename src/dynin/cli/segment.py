@@ -73,12 +73,17 @@ def segment(
     places = [Path(each) for each in output] if output else [_place(source)]
     outputs.check(places)
     chosen = _policy(policy, anchors, likeness)
+    import torch
+
     from dynin.cli import device as devices
     from dynin.virst.models import load
     from dynin.virst.segment import SegmentConfig, Segmenter
     from dynin.virst.tracker import TrackerConfig
 
-    loaded = load(model, device=devices.resolve(device))
+    place = devices.resolve(device)
+    if place.type == "cpu":  # the segmenter works in two threads, each of which has half of the cores
+        torch.set_num_threads(max(1, torch.get_num_threads() // 2))
+    loaded = load(model, device=place)
     config = SegmentConfig(
         anchors=chosen, tracker=TrackerConfig(num_attended=attended), threshold=threshold, chunk=chunk
     )

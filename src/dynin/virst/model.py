@@ -138,10 +138,16 @@ class Virst(nn.Module):
             still = SeenFrames(features=seen.features.detach(), is_frame=seen.is_frame, times=seen.times)
             st = self.initial(st, still, videos)
         reading = self.read(clips, sentences, st, generator)
-        states = reading.st_states.to(seen.features.dtype)
-        return self.second(states, seen, videos, generator, read=self._cells_of(reading)), reading
+        return self.prompts_of(reading, seen, videos, generator), reading
 
-    def _cells_of(self, reading: Reading) -> Read | None:
+    def prompts_of(
+        self, reading: Reading, seen: SeenFrames, videos: Int[Tensor, " R"], generator: torch.Generator | None = None
+    ) -> Prompts:
+        """Prompts of every seen frame, from what the backbone said; errors as in `cells_of`."""
+        states = reading.st_states.to(seen.features.dtype)
+        return self.second(states, seen, videos, generator, read=self.cells_of(reading))
+
+    def cells_of(self, reading: Reading) -> Read | None:
         """The backbone's states of the frames, where the second fusion looks at them.
 
         Raises:

@@ -8,11 +8,10 @@ import os
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from dynin import checkpoint
-from dynin.training import adapters
 from dynin.virst import folder, published
+from dynin.virst.frozen import settle
 from dynin.virst.model import Virst
 
 EMBEDDED_FOLDER = Path(__file__).resolve().parents[1] / "assets" / "virst"
@@ -22,7 +21,7 @@ EMBEDDED_FOLDER = Path(__file__).resolve().parents[1] / "assets" / "virst"
 def load(path_or_id: str | os.PathLike[str] | None = None, *, device: torch.device | str | None = None) -> Virst:
     """The model that is named, in the layout of this project or the published one, frozen.
 
-    Adapters are added into their matrices, so that each is one product.
+    It is made lighter, as `virst.frozen` says: what is to learn on is loaded by `virst.folder.load`.
 
     Args:
         path_or_id: A folder, or `org/name` on the model hub; None for the small one that ships.
@@ -37,7 +36,4 @@ def load(path_or_id: str | os.PathLike[str] | None = None, *, device: torch.devi
     place = checkpoint.resolve(EMBEDDED_FOLDER if path_or_id is None else path_or_id)
     config = place / "config.json"
     is_ours = config.is_file() and "format_version" in config.read_text("utf-8")
-    model = folder.load(place, device=device) if is_ours else published.load(place, device=device)
-    if isinstance(model.backbone, nn.Module):
-        adapters.fold(model.backbone)
-    return model
+    return settle(folder.load(place, device=device) if is_ours else published.load(place, device=device))

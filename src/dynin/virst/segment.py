@@ -7,13 +7,16 @@ time order. Does not know files, or how prompts are made.
                    anchors chosen before any mask (a policy)       -> their masks and memories
     second pass    every frame, `chunk` of them encoded at a time  -> mask by the tracker, or by the updater
 
-Held at a time: the seen frames at the sizes of the networks, their features, the tracker's memories, one chunk. A frame
-that has a prompt is encoded in the first pass and not again.
+Held at a time: the seen frames at the sizes of the networks, their features, the tracker's memories, three chunks: one
+whose masks are made, and up to two that a thread reads and encodes meanwhile. A frame that has a prompt is encoded in
+the first pass and not again.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -25,11 +28,12 @@ from dynin.data.referring.example import ReferringExample
 from dynin.errors import MediaError, RequestError
 from dynin.media.image import from_levels
 from dynin.media.stream import Frame
+from dynin.virst.ahead import ahead
 from dynin.virst.anchors import AnchorPolicy, Candidates, Dynamic, Oracle, TextSimilarity
 from dynin.virst.backbone.protocol import Clips, Sentences
 from dynin.virst.branch.protocol import FrameFeatures, MaskOutput
 from dynin.virst.frames import Fit, choose, choose_seg, times_of
-from dynin.virst.fusion import SeenFrames
+from dynin.virst.fusion import Prompts, SeenFrames
 from dynin.virst.model import Virst
 from dynin.virst.outputs import FrameMask
 from dynin.virst.tracker import Tracker, TrackerConfig
@@ -80,6 +84,9 @@ class SegmentConfig:
     """Frames encoded at a time."""
     threshold: float = 0.5
     """Probability of being visible above which an object is: a calibrated one says better when there is no target."""
+    overlaps: bool | None = None
+    """Read and encode frames in a thread while masks are made. None where the thread has cores: torch on a GPU, or with
+    at most half as many threads as there are cores. Masks are the same."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -156,7 +163,10 @@ class Segmenter:
         fit = self._fit(video, self.model.branch.image_size)
         done = 0
         held: dict[int, Frame] = {}
-        for index, output in self._masks(seen, self._features(video, seen, fit, held), generator):
+        frames = self._features(video, seen, fit, held)
+        if self._overlaps():
+            frames = ahead(frames)
+        for index, output in self._masks(seen, chain.from_iterable(frames), generator):
             yield self._lifted(index, held.pop(index), output, fit)
             done += 1
             progress(done, video.num_frames)
@@ -173,7 +183,7 @@ class Segmenter:
         areas: Callable[[Sequence[int]], tuple[float, ...]] | None,
     ) -> _Seen:
         """Prompts, from the frames that the backbone sees."""
-        model, frames = self.model, self.model.config.frames
+        model, frames, device = self.model, self.model.config.frames, self.model.device
         chosen = choose(video.num_frames, frames, generator)
         places = choose_seg(len(chosen), frames, generator)
         frame_px = model.backbone.frame_px
@@ -188,24 +198,12 @@ class Segmenter:
             raise MediaError(f"the video ended before frame {max(chosen)}; save or download it again")
         seen = [chosen[place] for place in places]
         own = tuple(dict.fromkeys(seen))
-        device = model.device
-        features = model.branch.encode(
-            torch.stack([canvases[index] for index in own]).to(device), chunk=self.config.chunk
-        )
-        at = [own.index(index) for index in seen]
         rate_hz = video.rate_hz if model.config.fusion.time_unit == "seconds" else None
-        prompts, _ = model.prompts(
-            Clips(
-                frames=torch.stack([clips[index] for index in chosen])[None].to(device),
-                is_frame=torch.ones(1, len(chosen), dtype=torch.bool, device=device),
-            ),
-            SeenFrames(
-                features=features.cells[at][None],
-                is_frame=torch.ones(1, len(seen), dtype=torch.bool, device=device),
-                times=torch.tensor([times_of(seen, rate_hz)], device=device),
-            ),
-            Sentences(texts=(sentence,), videos=(0,)),
-        )
+        times = times_of(seen, rate_hz)
+        is_frame = torch.ones(1, len(chosen), dtype=torch.bool, device=device)
+        asked = Clips(frames=torch.stack([clips[index] for index in chosen])[None].to(device), is_frame=is_frame)
+        pixels = torch.stack([canvases[index] for index in own]).to(device)
+        features, prompts = self._prompts(asked, pixels, [own.index(index) for index in seen], times, sentence)
         firsts = [seen.index(index) for index in own]
         likeness = None
         if isinstance(self.config.anchors, TextSimilarity) and self.likeness is not None:
@@ -218,30 +216,64 @@ class Segmenter:
             areas=None if areas is None else areas(own),
         )
 
+    def _prompts(
+        self,
+        clips: Clips,
+        pixels: Float[Tensor, "F 3 Y X"],
+        at: Sequence[int],
+        times: Sequence[float],
+        sentence: str,
+    ) -> tuple[FrameFeatures, Prompts]:
+        """Features of frames and prompts of the seen ones, frame `at[k]` at `times[k]`.
+
+        Where there is a thread for it, it encodes while the backbone reads, unless that waits for the features.
+        """
+        model = self.model
+        sentences, videos = Sentences(texts=(sentence,), videos=(0,)), torch.zeros(1, dtype=torch.long)
+
+        def seen_in(features: FrameFeatures) -> SeenFrames:
+            return SeenFrames(
+                features=features.cells[list(at)][None],
+                is_frame=torch.ones(1, len(at), dtype=torch.bool, device=model.device),
+                times=torch.tensor([list(times)], device=model.device),
+            )
+
+        if model.initial is not None or not self._overlaps():
+            features = model.branch.encode(pixels, chunk=self.config.chunk)
+            return features, model.prompts(clips, seen_in(features), sentences)[0]
+        with ThreadPoolExecutor(max_workers=1) as worker:
+            encoding = worker.submit(torch.no_grad()(model.branch.encode), pixels, chunk=self.config.chunk)
+            reading = model.read(clips, sentences, model.backbone.st_embeddings()[None])
+            features = encoding.result()
+        return features, model.prompts_of(reading, seen_in(features), videos.to(model.device))
+
     # ---- second pass -----------------------------------------------------------------------------------------------
 
+    @torch.no_grad()  # the thread that comes here has a setting of its own
     def _features(
         self, video: Video, seen: _Seen, fit: Fit, held: dict[int, Frame]
-    ) -> Iterator[tuple[int, FrameFeatures]]:
-        """Features of one frame after another; the frames themselves stay in `held` until they are taken out."""
+    ) -> Iterator[list[tuple[int, FrameFeatures]]]:
+        """Features of the frames of one chunk after another; the frames stay in `held` until they are taken out."""
         chunk: list[int] = []
+        new: list[int] = []
         for index, frame in enumerate(video):
             held[index] = frame
             chunk.append(index)
-            if len(chunk) == self.config.chunk:
-                yield from self._encoded(chunk, seen, fit, held)
-                chunk = []
-        yield from self._encoded(chunk, seen, fit, held)
+            if index not in seen.frames:
+                new.append(index)
+            if len(new) == self.config.chunk or len(chunk) == 2 * self.config.chunk:
+                yield self._encoded(chunk, new, seen, fit, held)
+                chunk, new = [], []
+        yield self._encoded(chunk, new, seen, fit, held)
 
     def _encoded(
-        self, chunk: list[int], seen: _Seen, fit: Fit, held: dict[int, Frame]
-    ) -> Iterator[tuple[int, FrameFeatures]]:
-        new = [index for index in chunk if index not in seen.frames]
+        self, chunk: list[int], new: list[int], seen: _Seen, fit: Fit, held: dict[int, Frame]
+    ) -> list[tuple[int, FrameFeatures]]:
         if new:
             pixels = torch.cat([fit.place(from_levels(held[index].levels)[None]) for index in new])
-            found = self.model.branch.encode(pixels.to(self.model.device))
-        for index in chunk:
-            yield index, seen.features_of(index) if index in seen.frames else found.take([new.index(index)])
+            found = self.model.branch.encode(pixels.to(self.model.device), chunk=self.config.chunk)
+        places = {index: at for at, index in enumerate(new)}
+        return [(index, found.take([places[index]]) if index in places else seen.features_of(index)) for index in chunk]
 
     def _masks(
         self, seen: _Seen, frames: Iterable[tuple[int, FrameFeatures]], generator: torch.Generator
@@ -280,6 +312,12 @@ class Segmenter:
             probability=probability,
             predicted_iou=float(output.predicted_iou),
         )
+
+    def _overlaps(self) -> bool:
+        if self.config.overlaps is not None:
+            return self.config.overlaps
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self.model.device.type != "cpu" or 2 * torch.get_num_threads() <= cores
 
     def _fit(self, video: Video, canvas: tuple[int, int]) -> Fit:
         return Fit(

@@ -98,10 +98,32 @@ def test_frames_in_flight_do_not_grow_with_the_video(virst, anchors) -> None:
         film = Film(count)
         most = 0
         looked_at = max(choose(count, virst.config.frames)) + 1  # in the first pass
-        for each in segmenter(virst, anchors, chunk=4).segment(film, "the dog"):
+        for each in segmenter(virst, anchors, chunk=4, overlaps=False).segment(film, "the dog"):
             most = max(most, film.decoded - looked_at - each.index)
         ahead.append(most)
-    assert ahead[0] == ahead[1]
+    assert max(ahead) <= 2 * 4 + 6  # a chunk in which half of the frames have prompts, and a window
+
+
+def test_a_thread_reads_at_most_two_chunks_ahead(virst) -> None:
+    film = Film(90)
+    looked_at = max(choose(90, virst.config.frames)) + 1
+    for each in segmenter(virst, chunk=4, overlaps=True).segment(film, "the dog"):
+        assert film.decoded - looked_at - each.index <= 3 * 8
+
+
+@pytest.mark.parametrize("anchors", [UniformFrames(), Dynamic()])
+def test_a_thread_changes_no_mask(virst, anchors) -> None:
+    alone, beside = (
+        [each.mask for each in segmenter(virst, anchors, chunk=3, overlaps=overlaps).segment(Film(14), "the dog")]
+        for overlaps in (False, True)
+    )
+    assert all(np.array_equal(first, second) for first, second in zip(alone, beside, strict=True))
+    assert len(beside) == 14
+
+
+def test_a_video_that_fails_in_a_thread_is_told_where_it_is_asked_for(virst) -> None:
+    with pytest.raises(MediaError, match="the video ended after 9 of 10 frames"):
+        list(segmenter(virst, chunk=2, overlaps=True).segment(Film(9, declared=10), "the dog"))
 
 
 def test_no_object_is_said_where_its_probability_does_not_reach_the_threshold(virst) -> None:

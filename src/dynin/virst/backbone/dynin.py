@@ -221,7 +221,13 @@ class DyninBackbone(nn.Module):
 
     @torch.no_grad()
     def _codes(self, clips: Clips) -> list[Int[Tensor, " codes"]]:
-        """The codes of each video, frame by frame; all frames of the batch are encoded once."""
+        """The codes of each video, frame by frame; all frames of the batch are encoded once.
+
+        Where a reader says what stands at their places, any code keeps the place.
+        """
+        if self.reader is not None:
+            cells = self._grid[0] * self._grid[1]
+            return [torch.zeros(count * cells, dtype=torch.long) for count in clips.num_frames]
         image = self._base.tokenizers.image
         here = next(image.parameters()).device if isinstance(image, nn.Module) else clips.frames.device
         frames = clips.frames[clips.is_frame].to(here)

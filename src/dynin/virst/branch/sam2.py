@@ -223,15 +223,14 @@ class Sam2Branch(nn.Module):
         choice: Choice = "single",
         gate: Gate = "hard",
     ) -> MaskOutput:
-        """Masks from cells and prompt tokens; without prompts an empty point stands in their place, as published."""
+        """Masks from cells and prompt tokens; without prompts an empty point stands in their place, as published.
+
+        The library's code of one is two tokens of what is no point: the point's own, and that which closes a list.
+        """
         num_rows = cells.shape[0]
         encoder = self.network.prompt_encoder
-        if prompts is None:
-            nowhere = cells.new_zeros(num_rows, 1, 1, 2)
-            no_label = torch.full((num_rows, 1, 1), -1, dtype=torch.int32, device=cells.device)
-            sparse, _ = encoder(input_points=nowhere, input_labels=no_label, input_boxes=None, input_masks=None)
-        else:
-            sparse = prompts[:, None]
+        nothing = encoder.not_a_point_embed.weight.expand(num_rows, 2, -1)
+        sparse = (nothing if prompts is None else prompts)[:, None]
         places = self.network.get_image_wide_positional_embeddings()
         masks, ious, tokens, scores = self.network.mask_decoder(
             image_embeddings=cells,
