@@ -31,5 +31,16 @@ def test_every_preset_makes_whole_results_in_fewer_passes(model, name):
     assert made["fast"].num_columns < made["balanced"].num_columns < made["exact"].num_columns
 
 
+def test_pictures_without_a_preset_come_out_together_as_alone_and_quicker_than_exact(model):
+    prompts = ("a dog above a red apple on a blue background", "a star", "two cats on a green background")
+    requests = [Request(prompt=prompt, to="image", seed=seed) for seed, prompt in enumerate(prompts)]
+    together = model.run_together(requests)
+    for request, result in zip(requests, together, strict=True):
+        alone = model.run(request)
+        assert alone.image.tobytes() == result.image.tobytes()
+        assert alone.num_columns == result.num_columns
+        assert alone.num_forwards < 16
+
+
 def test_a_video_takes_fewer_passes_than_are_planned(model):
     assert model.generate("a star moves right on a green background", to="video", preset="fast").num_forwards < 32

@@ -189,7 +189,7 @@ class Dynin:
         redo = replace(redo, size_px=request.size) if isinstance(redo, RedoBox) else redo
         opened = redo.open(self.tokenizers, original) if redo is not None and original is not None else None
         sequence = self._lay_out(task, given, opened, lengths_at(task, request.size, cell_px))
-        asked = {modality: self._policy(request, task.name, modality) for modality in task.targets}
+        asked = {modality: self._policy(request, task, modality) for modality in task.targets}
         if request.steps is not None:
             require_steps(request.steps, asked, sequence.spans)
         chosen = {
@@ -206,14 +206,19 @@ class Dynin:
         policies = self._fit(sequence, chosen, is_sized=request.size is not None)
         return Job(request=request, sequence=sequence, policies=policies, redo=redo, original=original)
 
-    def _policy(self, request: Request, task: str, modality: Modality) -> DecodingPolicy:
-        """What the request's preset says of a target; a request that says how many steps it wants gets the exact ones.
+    def _policy(self, request: Request, task: Task, modality: Modality) -> DecodingPolicy:
+        """What the request's preset says of a target.
+
+        One that names none gets the default of what was measured, whole targets of the usual size; where it says how
+        many steps it wants, another size or a part to be made again, the exact way.
 
         Raises:
             RequestError: If the model has no such preset.
         """
-        preset = request.preset or ("exact" if request.steps is not None else self.presets.default(task, modality))
-        return self.presets.policy(preset, task, modality) or policy_of(self.policies, task, modality)
+        is_usual = growth(task, request.size, self.tokenizers.image.downsample) == 1
+        is_measured = is_usual and request.steps is None and request.redo is None
+        preset = request.preset or (self.presets.default(task.name, modality) if is_measured else "exact")
+        return self.presets.policy(preset, task.name, modality) or policy_of(self.policies, task.name, modality)
 
     def _require_style(self, task: Task, style: str | None) -> None:
         """RequestError for a style that nothing will speak in, before anything slow."""

@@ -86,7 +86,9 @@ PRESETS: Mapping[str, Presets] = MappingProxyType(
     {
         "embedded": Presets(
             tables=MappingProxyType({"balanced": MappingProxyType(_BALANCED), "fast": MappingProxyType(_FAST)}),
-            defaults=MappingProxyType({f"{task}.text": "fast" for task in ("i2t", "v2t", "s2t", "t2t")}),
+            defaults=MappingProxyType(
+                {target: "fast" for target in ("i2t.text", "v2t.text", "s2t.text", "t2t.text", "t2i.image")}
+            ),
         ),
         **{name: NONE for name in POLICIES if name != "embedded"},
     }

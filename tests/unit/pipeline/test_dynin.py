@@ -52,7 +52,8 @@ def one_thread():
 
 def test_requests_of_one_batch_get_what_they_get_alone(tiny, one_thread):
     requests = [
-        Request(prompt=prompt, to="image", seed=seed) for seed, prompt in enumerate(["a dog", "two red apples"])
+        Request(prompt=prompt, to="image", seed=seed, preset="exact")  # drawn weights tell places apart by rounding
+        for seed, prompt in enumerate(["a dog", "two red apples"])
     ]
     together = tiny.run_together(requests)
     for request, result in zip(requests, together, strict=True):

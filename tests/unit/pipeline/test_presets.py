@@ -54,8 +54,21 @@ def test_every_preset_ends_every_task_with_nothing_hidden(tiny, media, name, pre
 
 def test_the_exact_preset_is_the_table_of_policies(tiny):
     task = EMBEDDED_TASKS["t2i"]
-    asked = tiny._policy(Request(prompt="a", to="image", preset="exact"), task.name, IMAGE)
+    asked = tiny._policy(Request(prompt="a", to="image", preset="exact"), task, IMAGE)
     assert asked == POLICIES["embedded"][IMAGE]
+
+
+def test_only_what_was_measured_has_another_default_than_exact(tiny):
+    task, fast = EMBEDDED_TASKS["t2i"], tiny.presets.policy("fast", "t2i", IMAGE)
+    for wishes, policy in (
+        ({}, fast),
+        ({"size": 64}, fast),
+        ({"size": 128}, tiny.policies[IMAGE]),
+        ({"steps": 8}, tiny.policies[IMAGE]),
+        ({"redo": "0,0,32,32", "image": testing.small_picture()}, tiny.policies[IMAGE]),
+    ):
+        assert tiny._policy(Request(prompt="a dog", to="image", **wishes), task, IMAGE) == policy, wishes
+    assert tiny._policy(Request(prompt="a dog", to="speech"), EMBEDDED_TASKS["t2s"], SPEECH) == tiny.policies[SPEECH]
 
 
 def test_a_request_that_says_how_many_steps_takes_them(tiny):

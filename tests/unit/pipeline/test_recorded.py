@@ -20,6 +20,7 @@ from dynin.pipeline.denoiser import PolicyDenoiser
 from dynin.pipeline.dynin import Dynin
 from dynin.pipeline.graphs import StepGraphs
 from dynin.pipeline.mixed import MixedDenoiser
+from dynin.pipeline.presets import NONE
 from dynin.pipeline.request import Request
 from dynin.pipeline.seats import seats_bytes
 from dynin.types import Modality
@@ -60,7 +61,8 @@ def decided() -> Dynin:
             matrix.mul_(8.0)
     picture = DecodingPolicy(num_steps=4, refresh=Refresh(every=2), guidance_scale=1.0)
     text = DecodingPolicy(num_steps=4, block_len=8, max_len=16, refresh=Refresh(per_block=True))
-    return replace(model, policies={**model.policies, Modality.IMAGE: picture, Modality.TEXT: text})
+    policies = {**model.policies, Modality.IMAGE: picture, Modality.TEXT: text}
+    return replace(model, policies=policies, presets=NONE)
 
 
 def job(number: int, policy: DecodingPolicy = REMEMBERED, prompt_len: int = 10) -> EngineJob:
