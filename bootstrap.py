@@ -43,7 +43,7 @@ def main(arguments):
         return 2
     try:
         require_python()
-        extra = "dev" if command in ("test", "check") or "dev" in rest else "media"
+        extra = "dev" if command in ("test", "check") or "dev" in rest else "media,segmentation"
         set_up(extra)
     except SetupError as error:
         print(f"setup: {error}", file=sys.stderr)

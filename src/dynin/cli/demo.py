@@ -1,4 +1,4 @@
-"""`dynin demo`: every task on the embedded model, a table, and a gallery.
+"""`dynin demo`: every task on the embedded model, sentences to masks on the small VIRST, a table, and a gallery.
 
 Enters: flags. Leaves: `out/index.html` with its media, and a table. Does not know tasks.
 """

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dynin.cli import filmstrip
 from dynin.cli.cases import Case, cases
+from dynin.cli.gallery_referring import referring_cards
 from dynin.cli.hero import write_hero
 from dynin.cli.page import Card, Figure, write_page
 from dynin.cli.show import Watcher
@@ -64,6 +65,7 @@ def make_gallery(model: Dynin, folder: Path, *, seed: int, hero: Path | None) ->
         done.append(Done(case=case, result=result))
         typer.echo(f"{title:12} {result.seconds:5.1f} s  {_made(result)}")
     cards = [_card(model, media, number, one) for number, one in enumerate(done)]
+    cards += referring_cards(media)
     seconds = time.monotonic() - started
     num_forwards = sum(one.result.num_forwards for one in done)
     write_page(folder / "index.html", cards, f"{len(done)} requests, {num_forwards} forward passes, {seconds:.0f} s")

@@ -34,8 +34,11 @@ class Card:
     """How it filled in."""
     expected: str | None
     facts: tuple[str, ...]
+    strip_title: str = "how it filled in"
 
 
+TITLES = {"segment": "a sentence and a video to a mask of every frame"}
+"""What is no task of the table, in words."""
 _WORDS = {"t": "text", "i": "picture", "v": "video", "s": "speech"}
 
 _STYLE = """
@@ -98,7 +101,7 @@ def write_page(path: Path, cards: Sequence[Card], summary: str) -> None:
 <header>
 <h1>Any modality in, any modality out</h1>
 <p>Text, pictures, video and speech are one sequence of integers. A network fills in the hidden ones, many at a time,
-until nothing is hidden. Everything below was made by the model that ships with the code. {escape(summary)}.</p>
+until nothing is hidden. Everything below was made by the models that ship with the code. {escape(summary)}.</p>
 </header>
 <nav>{links}</nav>
 {sections}
@@ -112,8 +115,8 @@ until nothing is hidden. Everything below was made by the model that ships with 
 
 def _section(task: str, cards: Iterable[Card]) -> str:
     before, _, after = task.partition("2")
-    words = [" and ".join(_WORDS.get(letter, letter) for letter in side) for side in (before, after)]
-    title = f"{task}<small>{words[0]} to {words[1]}</small>"
+    sides = (" and ".join(_WORDS.get(letter, letter) for letter in side) for side in (before, after))
+    title = f"{task}<small>{TITLES.get(task) or ' to '.join(sides)}</small>"
     return f'<section id="{escape(task)}"><h2>{title}</h2>{"".join(map(_article, cards))}</section>'
 
 
@@ -121,7 +124,7 @@ def _article(card: Card) -> str:
     given, made, strip = ("".join(map(_figure, part)) for part in (card.given, card.made, card.strip))
     expected = f'<p class="expected">expected: {escape(card.expected)}</p>' if card.expected else ""
     is_open = " open" if any(figure.kind == "strip" for figure in card.strip) else ""
-    filling = f"<details{is_open}><summary>how it filled in</summary>{strip}</details>" if strip else ""
+    filling = f"<details{is_open}><summary>{escape(card.strip_title)}</summary>{strip}</details>" if strip else ""
     facts = "".join(f"<span>{escape(fact)}</span>" for fact in card.facts)
     return (
         f'<article><div class="flow"><div class="side">{given}</div><div class="arrow">&rarr;</div>'

@@ -14,9 +14,8 @@ the first pass and not again.
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from itertools import islice
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -33,7 +32,7 @@ from dynin.virst.anchors import AnchorPolicy, Candidates, Dynamic, Oracle, TextS
 from dynin.virst.backbone.protocol import Clips, Sentences
 from dynin.virst.branch.protocol import FrameFeatures, MaskOutput
 from dynin.virst.frames import Fit, choose, choose_seg, times_of
-from dynin.virst.fusion import Prompts, SeenFrames
+from dynin.virst.fusion import SeenFrames
 from dynin.virst.model import Virst
 from dynin.virst.outputs import FrameMask
 from dynin.virst.tracker import Tracker, TrackerConfig
@@ -90,8 +89,29 @@ class SegmentConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Looked:
+    """What the first pass has seen."""
+
+    clips: Float[Tensor, "T 3 y x"]
+    """For the backbone."""
+    canvases: Float[Tensor, "F 3 Y X"]
+    """For the mask branch; each frame once."""
+    chosen: tuple[int, ...]
+    """Those of `clips`."""
+    seen: tuple[int, ...]
+    """Those of the fusions; some may repeat."""
+    times: tuple[float, ...]
+    """Of these."""
+
+    @property
+    def own(self) -> tuple[int, ...]:
+        """Those of the fusions, each once."""
+        return tuple(dict.fromkeys(self.seen))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Seen:
-    """What the first pass leaves."""
+    """What is known before any mask."""
 
     frames: tuple[int, ...]
     """Those that have prompts, each once."""
@@ -133,7 +153,7 @@ class Segmenter:
         areas = None
         if isinstance(self.config.anchors, Oracle):
             areas = _areas_of(example)
-        for found in self.segment(_ExampleVideo(example), example.sentence, areas=areas):
+        for found in self.segment(ExampleVideo(example), example.sentence, areas=areas):
             yield found.mask
 
     @torch.no_grad()
@@ -159,14 +179,20 @@ class Segmenter:
         if video.num_frames < 1:
             raise MediaError("the video holds no frame, expected at least one; give another")
         generator = torch.Generator().manual_seed(self.seed)
-        seen = self._look(video, sentence, generator, areas)
         fit = self._fit(video, self.model.branch.image_size)
-        done = 0
         held: dict[int, Frame] = {}
-        frames = self._features(video, seen, fit, held)
+        looked = self._look(video, fit, generator)
+        stream = self._features(video, looked, fit, held)
         if self._overlaps():
-            frames = ahead(frames)
-        for index, output in self._masks(seen, chain.from_iterable(frames), generator):
+            stream = ahead(stream)
+        seen = self._ask(looked, stream, sentence, areas)
+        frames = (
+            (index, seen.features_of(index) if features is None else features)
+            for chunk in stream
+            for index, features in chunk
+        )
+        done = 0
+        for index, output in self._masks(seen, frames, generator):
             yield self._lifted(index, held.pop(index), output, fit)
             done += 1
             progress(done, video.num_frames)
@@ -175,105 +201,101 @@ class Segmenter:
 
     # ---- first pass ------------------------------------------------------------------------------------------------
 
-    def _look(
-        self,
-        video: Video,
-        sentence: str,
-        generator: torch.Generator,
-        areas: Callable[[Sequence[int]], tuple[float, ...]] | None,
-    ) -> _Seen:
-        """Prompts, from the frames that the backbone sees."""
-        model, frames, device = self.model, self.model.config.frames, self.model.device
+    def _look(self, video: Video, fit: Fit, generator: torch.Generator) -> _Looked:
+        """The frames that the backbone and the fusions see."""
+        model, frames = self.model, self.model.config.frames
         chosen = choose(video.num_frames, frames, generator)
-        places = choose_seg(len(chosen), frames, generator)
-        frame_px = model.backbone.frame_px
-        small, large = self._fit(video, (frame_px, frame_px)), self._fit(video, model.branch.image_size)
+        seen = [chosen[place] for place in choose_seg(len(chosen), frames, generator)]
+        small = self._fit(video, (model.backbone.frame_px, model.backbone.frame_px))
         clips: dict[int, Tensor] = {}
         canvases: dict[int, Tensor] = {}
         for index, frame in enumerate(islice(video, max(chosen) + 1)):
             if index in chosen:
                 pixels = from_levels(frame.levels)[None]
-                clips[index], canvases[index] = small.place(pixels)[0], large.place(pixels)[0]
+                clips[index], canvases[index] = small.place(pixels)[0], fit.place(pixels)[0]
         if len(clips) != len(set(chosen)):
             raise MediaError(f"the video ended before frame {max(chosen)}; save or download it again")
-        seen = [chosen[place] for place in places]
-        own = tuple(dict.fromkeys(seen))
         rate_hz = video.rate_hz if model.config.fusion.time_unit == "seconds" else None
-        times = times_of(seen, rate_hz)
-        is_frame = torch.ones(1, len(chosen), dtype=torch.bool, device=device)
-        asked = Clips(frames=torch.stack([clips[index] for index in chosen])[None].to(device), is_frame=is_frame)
-        pixels = torch.stack([canvases[index] for index in own]).to(device)
-        features, prompts = self._prompts(asked, pixels, [own.index(index) for index in seen], times, sentence)
-        firsts = [seen.index(index) for index in own]
+        own = tuple(dict.fromkeys(seen))
+        return _Looked(
+            clips=torch.stack([clips[index] for index in chosen]).to(model.device),
+            canvases=torch.stack([canvases[index] for index in own]).to(model.device),
+            chosen=tuple(chosen),
+            seen=tuple(seen),
+            times=tuple(times_of(seen, rate_hz)),
+        )
+
+    def _ask(
+        self,
+        looked: _Looked,
+        stream: Iterator[list[tuple[int, FrameFeatures | None]]],
+        sentence: str,
+        areas: Callable[[Sequence[int]], tuple[float, ...]] | None,
+    ) -> _Seen:
+        """Prompts of the frames that are seen; the backbone reads first, unless it waits for their features."""
+        model, own = self.model, looked.own
+        device = model.device
+        clips = Clips(
+            frames=looked.clips[None], is_frame=torch.ones(1, len(looked.chosen), dtype=torch.bool, device=device)
+        )
+        sentences, videos = Sentences(texts=(sentence,), videos=(0,)), torch.zeros(1, dtype=torch.long, device=device)
+        reading = None
+        if model.initial is None:
+            reading = model.read(clips, sentences, model.backbone.st_embeddings()[None])
+        features = next(stream)[0][1]
+        assert features is not None
+        seen = SeenFrames(
+            features=features.cells[[own.index(index) for index in looked.seen]][None],
+            is_frame=torch.ones(1, len(looked.seen), dtype=torch.bool, device=device),
+            times=torch.tensor([looked.times], device=device),
+        )
+        if reading is None:
+            prompts, _ = model.prompts(clips, seen, sentences)
+        else:
+            prompts = model.prompts_of(reading, seen, videos)
         likeness = None
         if isinstance(self.config.anchors, TextSimilarity) and self.likeness is not None:
-            likeness = self.likeness([clips[index] for index in own], sentence)
+            likeness = self.likeness([looked.clips[looked.chosen.index(index)] for index in own], sentence)
         return _Seen(
             frames=own,
             features=features,
-            tokens=prompts.tokens[0][:, firsts],
+            tokens=prompts.tokens[0][:, [looked.seen.index(index) for index in own]],
             likeness=likeness,
             areas=None if areas is None else areas(own),
         )
-
-    def _prompts(
-        self,
-        clips: Clips,
-        pixels: Float[Tensor, "F 3 Y X"],
-        at: Sequence[int],
-        times: Sequence[float],
-        sentence: str,
-    ) -> tuple[FrameFeatures, Prompts]:
-        """Features of frames and prompts of the seen ones, frame `at[k]` at `times[k]`.
-
-        Where there is a thread for it, it encodes while the backbone reads, unless that waits for the features.
-        """
-        model = self.model
-        sentences, videos = Sentences(texts=(sentence,), videos=(0,)), torch.zeros(1, dtype=torch.long)
-
-        def seen_in(features: FrameFeatures) -> SeenFrames:
-            return SeenFrames(
-                features=features.cells[list(at)][None],
-                is_frame=torch.ones(1, len(at), dtype=torch.bool, device=model.device),
-                times=torch.tensor([list(times)], device=model.device),
-            )
-
-        if model.initial is not None or not self._overlaps():
-            features = model.branch.encode(pixels, chunk=self.config.chunk)
-            return features, model.prompts(clips, seen_in(features), sentences)[0]
-        with ThreadPoolExecutor(max_workers=1) as worker:
-            encoding = worker.submit(torch.no_grad()(model.branch.encode), pixels, chunk=self.config.chunk)
-            reading = model.read(clips, sentences, model.backbone.st_embeddings()[None])
-            features = encoding.result()
-        return features, model.prompts_of(reading, seen_in(features), videos.to(model.device))
 
     # ---- second pass -----------------------------------------------------------------------------------------------
 
     @torch.no_grad()  # the thread that comes here has a setting of its own
     def _features(
-        self, video: Video, seen: _Seen, fit: Fit, held: dict[int, Frame]
-    ) -> Iterator[list[tuple[int, FrameFeatures]]]:
-        """Features of the frames of one chunk after another; the frames stay in `held` until they are taken out."""
+        self, video: Video, looked: _Looked, fit: Fit, held: dict[int, Frame]
+    ) -> Iterator[list[tuple[int, FrameFeatures | None]]]:
+        """Features of the frames that are seen; then of one chunk after another, with None for a frame that was seen.
+
+        The frames of a chunk stay in `held` until they are taken out.
+        """
+        own = looked.own
+        yield [(-1, self.model.branch.encode(looked.canvases, chunk=self.config.chunk))]
         chunk: list[int] = []
         new: list[int] = []
         for index, frame in enumerate(video):
             held[index] = frame
             chunk.append(index)
-            if index not in seen.frames:
+            if index not in own:
                 new.append(index)
             if len(new) == self.config.chunk or len(chunk) == 2 * self.config.chunk:
-                yield self._encoded(chunk, new, seen, fit, held)
+                yield self._encoded(chunk, new, fit, held)
                 chunk, new = [], []
-        yield self._encoded(chunk, new, seen, fit, held)
+        yield self._encoded(chunk, new, fit, held)
 
     def _encoded(
-        self, chunk: list[int], new: list[int], seen: _Seen, fit: Fit, held: dict[int, Frame]
-    ) -> list[tuple[int, FrameFeatures]]:
+        self, chunk: list[int], new: list[int], fit: Fit, held: dict[int, Frame]
+    ) -> list[tuple[int, FrameFeatures | None]]:
         if new:
             pixels = torch.cat([fit.place(from_levels(held[index].levels)[None]) for index in new])
             found = self.model.branch.encode(pixels.to(self.model.device), chunk=self.config.chunk)
         places = {index: at for at, index in enumerate(new)}
-        return [(index, found.take([places[index]]) if index in places else seen.features_of(index)) for index in chunk]
+        return [(index, found.take([places[index]]) if index in places else None) for index in chunk]
 
     def _masks(
         self, seen: _Seen, frames: Iterable[tuple[int, FrameFeatures]], generator: torch.Generator
@@ -335,27 +357,32 @@ def _areas_of(example: ReferringExample) -> Callable[[Sequence[int]], tuple[floa
 
 
 @dataclass(frozen=True, slots=True)
-class _ExampleVideo:
-    """An example of a dataset as a video."""
+class ExampleVideo:
+    """An example of a dataset as a `Video`."""
 
     example: ReferringExample
 
     @property
     def num_frames(self) -> int:
+        """How many there are."""
         return len(self.example)
 
     @property
     def height(self) -> int:
+        """Rows in pixels."""
         return self.example.height
 
     @property
     def width(self) -> int:
+        """Columns in pixels."""
         return self.example.width
 
     @property
     def rate_hz(self) -> float | None:
+        """Frames per second, where known."""
         return self.example.rate_hz
 
     def __iter__(self) -> Iterator[Frame]:
+        """The frames, at even times."""
         for index in range(len(self.example)):
             yield Frame(levels=self.example.read_frame(index), time_s=index / (self.example.rate_hz or 1.0))

@@ -6,9 +6,11 @@ from PIL import Image
 from dynin import testing
 from dynin.cli import filmstrip
 from dynin.cli.cases import cases
+from dynin.cli.gallery_referring import FAMILIES, referring_cards
 from dynin.cli.page import Card, Figure, write_page
 from dynin.errors import RequestError
 from dynin.sequence.task import EMBEDDED_TASKS
+from dynin.virst import models
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +70,26 @@ def test_the_page_escapes_what_it_shows_and_loads_nothing_from_elsewhere(tmp_pat
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert not re.search(r"(src|href)=\"(https?:)?//", page)
+
+
+def test_sentences_about_a_video_become_cards_whose_files_are_there(tmp_path, capsys):
+    (tmp_path / "media").mkdir()
+    cards = referring_cards(tmp_path / "media")
+    assert len(cards) == len(FAMILIES) == capsys.readouterr().out.count("\n")
+    for card in cards:
+        files = [figure.file for figure in (*card.given, *card.made, *card.strip) if figure.file]
+        assert len(files) == 3
+        assert all((tmp_path / file).stat().st_size for file in files)
+    assert [card.expected is None for card in cards] == [family != "none" for family in FAMILIES]
+    write_page(tmp_path / "index.html", cards, "")
+    assert "a sentence and a video to a mask" in (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_missing_package_leaves_them_out_in_words(tmp_path, capsys, monkeypatch):
+    def load():
+        raise RequestError("the package transformers is missing; run: pip install 'dynin[segmentation]'")
+
+    monkeypatch.setattr(models, "load", load)
+    assert referring_cards(tmp_path) == []
+    assert "segment: left out; the package transformers is missing" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
