@@ -78,6 +78,8 @@ def test_anchors_are_chosen_as_said(home, here, more) -> None:
     ("arguments", "message"),
     [
         (["clip.mp4", " "], "the sentence is empty"),
+        (["clip.mp4", "?!"], "the sentence '?!' holds no word"),
+        (["clip.mp4", "the dog", "--output", "masks.json", "--output", "./clip.mp4"], "would be written over"),
         (["none.mp4", "the dog"], "none.mp4: no such file"),
         (["broken.mp4", "the dog"], "damaged or cut short"),
         (["clip.mp4", "the dog", "--output", "a.avi"], "masks are not written as .avi"),
@@ -113,6 +115,12 @@ def test_without_a_model_the_one_that_ships_is_asked(here) -> None:
     found = list(virst.Segmenter(virst.load()).segment(virst.open_frames("clip.mp4"), "the dog"))
     assert [line["area"] for line in written] == [int(each.mask.sum()) for each in found]
     assert [line["probability"] for line in written] == [round(each.probability, 4) for each in found]
+
+
+def test_words_that_the_small_virst_was_not_taught_are_noted(here, capsys) -> None:
+    arguments = ["segment", "clip.mp4", "\u72d7", "--output", "masks.json", "--device", "cpu"]
+    assert apps.main(arguments) == 0
+    assert "taught English alone" in capsys.readouterr().err
 
 
 def test_help_does_not_wait_for_torch() -> None:

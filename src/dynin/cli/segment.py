@@ -62,8 +62,9 @@ def segment(
 
     Memory does not grow with the length of the video.
     """
-    if not sentence.strip():
-        raise RequestError('the sentence is empty; say in words what to find, such as "the dog that turns back"')
+    if not any(letter.isalnum() for letter in sentence):
+        received = f"the sentence {sentence.strip()!r} holds no word" if sentence.strip() else "the sentence is empty"
+        raise RequestError(f'{received}; say in words what to find, such as "the dog that turns back"')
     if not 0 <= threshold <= 1 or chunk < 1:
         raise RequestError(f"--threshold {threshold} and --chunk {chunk} were given, expected 0 to 1 and at least 1")
     from dynin.media.stream import open_frames
@@ -71,7 +72,11 @@ def segment(
 
     source = open_frames(video)
     places = [Path(each) for each in output] if output else [_place(source)]
+    if source.path.resolve() in {place.resolve() for place in places}:
+        raise RequestError(f"{source.path} is what is segmented and would be written over; name another file to write")
     outputs.check(places)
+    if model is None and not sentence.isascii():
+        sys.stderr.write("note: the small VIRST that ships was taught English alone; other words mean nothing to it\n")
     chosen = _policy(policy, anchors, likeness)
     import torch
 
