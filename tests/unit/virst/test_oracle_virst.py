@@ -7,7 +7,7 @@ import pytest
 
 from dynin.testing import oracle_virst
 from dynin.virst.anchors import FirstFrame, Published, UniformFrames
-from dynin.virst.segment import SegmentConfig, Segmenter, ExampleVideo
+from dynin.virst.segment import ExampleVideo, SegmentConfig, Segmenter
 from dynin.virst.tracker import TrackerConfig
 from tests.tiny_virst import CONFIG, example, make_virst
 
