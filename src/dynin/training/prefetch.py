@@ -5,16 +5,15 @@ them. Does not know networks or optimizers. What a step is made of follows from 
 workers gives the same.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Rows
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from dynin.ahead import ahead
 from dynin.errors import DyninError
 from dynin.sequence import packing
 from dynin.sequence.batch import Batch, pack
@@ -118,17 +117,8 @@ def _by_workers(made: Steps, numbers: range) -> Iterator[Step | DyninError]:
 
 
 def in_thread(make: Callable[[int], Item], numbers: range) -> Iterator[Item]:
-    """What is made of each number, in their order, by one thread beside the training."""
-    worker = ThreadPoolExecutor(max_workers=1)
-    try:
-        ahead = deque(worker.submit(make, step) for step in numbers[:STEPS_AHEAD])
-        for step in numbers:
-            value = ahead.popleft().result()
-            if step + STEPS_AHEAD < numbers.stop:
-                ahead.append(worker.submit(make, step + STEPS_AHEAD))
-            yield value
-    finally:  # no waiting: what nobody holds any longer may be collected by the worker, which cannot wait for itself
-        worker.shutdown(wait=False, cancel_futures=True)
+    """What is made of each number, in their order, by one thread beside the training; what it raises, at its place."""
+    return ahead(map(make, numbers), count=STEPS_AHEAD - 1)  # and the one that is asked for
 
 
 def _blank(batch: Batch) -> Batch:

@@ -23,11 +23,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dynin.ahead import ahead
 from dynin.data.referring.example import ReferringExample
 from dynin.errors import MediaError, RequestError
 from dynin.media.image import from_levels
 from dynin.media.stream import Frame
-from dynin.virst.ahead import ahead
 from dynin.virst.anchors import AnchorPolicy, Candidates, Dynamic, Oracle, TextSimilarity
 from dynin.virst.backbone.protocol import Clips, Sentences
 from dynin.virst.branch.protocol import FrameFeatures, MaskOutput

@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
+from dynin.ahead import ahead
 from dynin.virst import frozen
-from dynin.virst.ahead import ahead
 from dynin.virst.branch import build as branches
 from dynin.virst.branch.protocol import MaskOutput
 from dynin.virst.tracker import Tracker, TrackerConfig
