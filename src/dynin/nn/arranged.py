@@ -12,12 +12,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 _DTYPES = (torch.float32, torch.bfloat16)
+_PRODUCTS = ("_reorder_linear_weight", "_linear_pointwise")
+"""Operators of PyTorch that are no part of its interface: where one is gone, nothing is laid out."""
 
 
 def can_arrange(weight: Tensor) -> bool:
     """Whether a matrix can be laid out so: plain numbers of 32 or 16 bits (bfloat16) on a processor with oneDNN."""
     is_plain = type(weight.data) is Tensor and weight.is_cpu and weight.dtype in _DTYPES
-    return is_plain and weight.ndim == 2 and torch.backends.mkldnn.is_available()
+    has_products = torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in _PRODUCTS)
+    return is_plain and weight.ndim == 2 and has_products
 
 
 class ArrangedLinear(nn.Module):

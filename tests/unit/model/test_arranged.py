@@ -14,7 +14,7 @@ from dynin.model.transformer import Transformer, initialise
 from dynin.nn.arranged import ArrangedLinear, can_arrange
 from dynin.pipeline.folder import save
 
-pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN here")
+needs_tiles = pytest.mark.skipif(not can_arrange(torch.zeros(2, 2)), reason="this PyTorch has no products in tiles")
 CONFIG = ModelConfig(d_model=64, num_heads=2, num_kv_heads=1, num_layers=2, mlp_dim=96, num_rows=300, max_len=64)
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -29,6 +29,7 @@ def states(number: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.randn(number, CONFIG.d_model, generator=torch.Generator().manual_seed(1)).to(dtype)
 
 
+@needs_tiles
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(1,), (3, 5), (2, 3, 4), (0,), (2, 0)])
 def test_a_product_in_tiles_is_the_product(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
@@ -40,6 +41,7 @@ def test_a_product_in_tiles_is_the_product(dtype: torch.dtype, shape: tuple[int,
     assert_close(found, layer(x))
 
 
+@needs_tiles
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_network_in_tiles_computes_the_same(dtype: torch.dtype) -> None:
     model = network(dtype)
@@ -53,6 +55,7 @@ def test_a_network_in_tiles_computes_the_same(dtype: torch.dtype) -> None:
     assert arranged(copy) is copy
 
 
+@needs_tiles
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_logits_over_a_list_are_those_of_the_head(dtype: torch.dtype) -> None:
     model = network(dtype)
@@ -63,6 +66,7 @@ def test_logits_over_a_list_are_those_of_the_head(dtype: torch.dtype) -> None:
             assert_close(rows.logits(hidden, ids), model.head(hidden, ids))
 
 
+@needs_tiles
 def test_tiles_are_made_once_for_the_same_ids_whichever_list_names_them() -> None:
     rows = OutputRows.of(arranged(network()).output)
     assert rows.tile_bytes == 0
@@ -72,6 +76,7 @@ def test_tiles_are_made_once_for_the_same_ids_whichever_list_names_them() -> Non
     assert rows.tile_bytes == kept > 0
 
 
+@needs_tiles
 def test_tiles_take_no_more_than_the_table_once_more() -> None:
     rows = OutputRows.of(arranged(network()).output)
     for start in (0, 100, 200, 50, 0):
@@ -81,11 +86,19 @@ def test_tiles_take_no_more_than_the_table_once_more() -> None:
     assert len(rows._tiles) == 1
 
 
+@needs_tiles
 def test_denoisers_of_one_network_share_its_tiles() -> None:
     model = network()
     copy = arranged(model)
     assert OutputRows.of(copy.output) is OutputRows.of(copy.output)
     assert OutputRows.of(model.output) is not OutputRows.of(model.output)
+
+
+def test_without_the_products_nothing_is_laid_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dynin.nn.arranged._PRODUCTS", ("_no_such_product",))
+    assert not can_arrange(torch.zeros(2, 2))
+    with pytest.raises(RequestError, match="in a PyTorch with oneDNN"):
+        arranged(network())
 
 
 def test_what_cannot_be_laid_out_is_named() -> None:
@@ -95,6 +108,7 @@ def test_what_cannot_be_laid_out_is_named() -> None:
         arranged(network(torch.float16))
 
 
+@needs_tiles
 def test_a_model_in_tiles_makes_the_same_and_is_not_written(tmp_path) -> None:
     model = testing.tiny()
     with torch.no_grad():  # so that it tells places apart by more than rounding
