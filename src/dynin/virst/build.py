@@ -6,6 +6,7 @@ Enters: a `VirstConfig`, a seed. Leaves: a `Virst`. Does not know checkpoints of
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from dynin import checkpoint
 from dynin.checkpoint import Checkpoint
@@ -22,7 +23,7 @@ from dynin.virst.model import Virst
 KIND, READER = "virst", "frame-reader"
 """Of checkpoints."""
 CONFIG = "config.json"
-BRANCH = "branch."
+BACKBONE, BRANCH = "backbone.", "branch."
 
 
 def build(config: VirstConfig, *, seed: int, device: torch.device | str | None = None) -> Virst:
@@ -36,6 +37,8 @@ def build(config: VirstConfig, *, seed: int, device: torch.device | str | None =
     backbone = backbone_of(config, seed=seed, device=device)
     if config.backbone.reader_start:
         take_reader(backbone, config.backbone.reader_start)
+    if config.backbone.learned_start:
+        take_learned(backbone, config.backbone.learned_start)
     return Virst(config, backbone, branch_of(config.branch, seed=seed), seed=seed).to(device)
 
 
@@ -66,6 +69,28 @@ def take_reader(backbone: Backbone, start: str) -> None:
         )
     checkpoint.require_fit({name: tuple(value.shape) for name, value in reader.state_dict().items()}, part.tensors)
     reader.load_state_dict({name: value.float() for name, value in part.tensors.items()})
+
+
+def take_learned(backbone: Backbone, start: str) -> None:
+    """Give a backbone what that of another VIRST has learned beside the same start.
+
+    Raises:
+        CheckpointError: If the folder holds no VIRST, one beside another start, or one of other sizes.
+    """
+    place = checkpoint.resolve(start)
+    part = checkpoint.load(place)
+    if part.kind != KIND:
+        raise CheckpointError(f"{place}: holds {part.kind}, expected a VIRST; name a folder that VIRST was saved in")
+    if part.fingerprints.get("start") != backbone.origin():
+        raise CheckpointError(
+            f"{place}: what its backbone learned fits another start; name in 'backbone.start' the model that it was "
+            "trained beside"
+        )
+    assert isinstance(backbone, nn.Module)
+    own = {name: value for name, value in backbone.state_dict().items() if backbone.is_learned(name)}
+    held = {name.removeprefix(BACKBONE): value for name, value in part.tensors.items() if name.startswith(BACKBONE)}
+    checkpoint.require_fit({name: tuple(value.shape) for name, value in own.items()}, held)
+    backbone.load_state_dict({name: value.float() for name, value in held.items()}, strict=False)
 
 
 def branch_of(config: BranchConfig, *, seed: int) -> MaskBranch:

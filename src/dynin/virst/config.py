@@ -126,6 +126,9 @@ class BackboneConfig:
     the start's picture tokenizer."""
     reader_start: str = ""
     """A folder that `dynin virst train-reader` wrote, from which a new VIRST takes the weights of that network."""
+    learned_start: str = ""
+    """A VIRST from which a new one takes all that its backbone learned (adapters, [ST] embeddings, reader); fusions are
+    new all the same."""
 
     def __post_init__(self) -> None:
         """ConfigError for numbers below what they must be, or two ways to learn."""
@@ -139,6 +142,11 @@ class BackboneConfig:
             )
         if self.reader_start and not self.reader_width:
             raise ConfigError("setting 'backbone.reader_start' is given without 'backbone.reader_width'; give both")
+        if self.reader_start and self.learned_start:
+            raise ConfigError(
+                "settings 'backbone.reader_start' and 'backbone.learned_start' are both given; the second brings a "
+                "reader with it, so leave out the first"
+            )
         if self.network and self.lora.rank:
             raise ConfigError("settings 'backbone.network' and 'backbone.lora.rank' are both given; one of them learns")
 

@@ -24,11 +24,9 @@ from dynin.errors import CheckpointError, ConfigError
 from dynin.repository import require_replaceable
 from dynin.virst.branch import build as branches
 from dynin.virst.branch.sam2 import Sam2Branch
-from dynin.virst.build import KIND, backbone_of, read_branch
+from dynin.virst.build import BACKBONE, KIND, backbone_of, read_branch
 from dynin.virst.config import VirstConfig
 from dynin.virst.model import Virst
-
-BACKBONE = "backbone."
 
 
 def learned(model: Virst) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ Enters: values read by `dynin.config`. Leaves: frozen, checked settings. Does no
     propagation   the same, and the image encoder of the branch       the prompts of some frames, and memory
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,13 +54,19 @@ class DataConfig:
     """Of a video of Emoji World; 1 for stills."""
     side_px: int = SIDE_PX
     """Of a frame of Emoji World."""
+    families: Mapping[str, float] = field(default_factory=dict)
+    """How often a sentence of a family is among those of its video, relative to other families, such as motion = 2; 1
+    for those that are not named. Sentences without a family count as the family ""."""
 
     def __post_init__(self) -> None:
-        """ConfigError for a weight below 0, a dataset without its folder, or a split that Emoji World has not."""
+        """ConfigError for weights below 0, a dataset without its folder, or a split that Emoji World has not."""
         if self.dataset == WORLD and self.split not in ("train", "held_out"):
             raise ConfigError(f"setting 'data.split' is {self.split!r}; Emoji World has 'train' and 'held_out'")
         if not self.weight >= 0:
             raise ConfigError(f"setting 'data.weight' is {self.weight}; expected 0 or more")
+        for family, weight in self.families.items():
+            if not 0 < weight < math.inf:
+                raise ConfigError(f"setting 'data.families.{family}' is {weight}; expected a number above 0")
         if (self.dataset == WORLD) == bool(self.root):
             raise ConfigError(
                 f"settings 'data.dataset' is {self.dataset!r} and 'data.root' {self.root!r}; a dataset needs its "
@@ -114,6 +121,8 @@ class VirstTrainConfig:
     """The number of frames of a step is drawn from this one to the model's; 0 always takes the model's."""
     num_anchors: int = 3
     """Frames whose masks come from prompts."""
+    anchors: Literal["drawn", "first"] = "drawn"
+    """Which frames these are: drawn anew for every row, or the first ones of every video."""
     before: int = 2
     """In stages with memory: frames before an anchor that are propagated to."""
     after: int = 5

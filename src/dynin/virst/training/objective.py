@@ -128,7 +128,7 @@ class Objective(nn.Module):
         pairs = [
             (row, frame)
             for row, video in enumerate(batch.sentences.videos)
-            for frame in _drawn(len(batch.frames[video]), self.config.num_anchors, generator)
+            for frame in self._anchors(len(batch.frames[video]), generator)
         ]
         output = self.model.own_masks(found, pairs, self.tracker)
         rows, frames = zip(*pairs, strict=True)
@@ -158,9 +158,16 @@ class Objective(nn.Module):
             made += [self._cost(output, truth[rows, frame], frame not in anchors) for frame, output in tracked]
         return made
 
+    def _anchors(self, count: int, generator: torch.Generator) -> list[int]:
+        """Which of so many frames are prompted, in time order."""
+        wanted = self.config.num_anchors
+        if self.config.anchors == "first":
+            return list(range(min(wanted, count)))
+        return sorted(torch.randperm(count, generator=generator)[:wanted].tolist())
+
     def _near(self, count: int, generator: torch.Generator) -> tuple[list[int], list[int]]:
         """Anchors among so many frames, and the frames that get masks."""
-        anchors = _drawn(count, self.config.num_anchors, generator)
+        anchors = self._anchors(count, generator)
         reach = range(-self.config.before, self.config.after + 1)
         return anchors, sorted({anchor + by for anchor in anchors for by in reach if 0 <= anchor + by < count})
 
@@ -193,11 +200,6 @@ def part_of(name: str) -> str:
     if name.startswith("branch."):
         return "encoder" if ".vision_encoder." in name else "memory"
     return "fusions"
-
-
-def _drawn(count: int, wanted: int, generator: torch.Generator) -> list[int]:
-    """Some of so many frames, in time order."""
-    return sorted(torch.randperm(count, generator=generator)[:wanted].tolist())
 
 
 def _alike(batch: Batch) -> dict[int, list[int]]:

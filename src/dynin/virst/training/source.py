@@ -97,7 +97,12 @@ class Drawer:
         examples = source.examples(index)
         if not examples:
             raise DataError(f"video {index} of source {name!r} has no sentence; correct its annotation")
-        order = torch.randperm(len(examples), generator=generator)[: self.config.sentences_per_video]
+        count, families = min(len(examples), self.config.sentences_per_video), self.config.data[name].families
+        if families:
+            weights = torch.tensor([families.get(example.family, 1.0) for example in examples])
+            order = torch.multinomial(weights, count, generator=generator)
+        else:
+            order = torch.randperm(len(examples), generator=generator)[:count]
         return [examples[int(at)] for at in order]
 
     def _question(self, name: str, generator: torch.Generator) -> tuple[Conversation, int]:

@@ -120,6 +120,28 @@ start = "{start}"
         assert torch.equal(first, second), name
 
 
+def test_a_stage_takes_what_the_backbone_of_another_virst_learned_and_nothing_else(start, tmp_path):
+    config = settings(start, tmp_path)
+    run.train(config)
+    run.export(config, tmp_path / "first", {})
+    taught = replace(config.model, backbone=replace(config.model.backbone, learned_start=str(tmp_path / "first")))
+    first = folder.load(tmp_path / "first")
+    new = run.start(replace(config, model=taught, seed=5), "cpu")
+    old, made = folder.learned(first), folder.learned(new)
+    assert {name for name in old if torch.equal(old[name], made[name]) and name.startswith("backbone.")} == {
+        name for name in old if name.startswith("backbone.")
+    }
+    assert any(not torch.equal(old[name], made[name]) for name in old if name.startswith("second."))
+    assert all(value.requires_grad for name, value in new.backbone.named_parameters() if f"backbone.{name}" in old)
+    wider = replace(taught, backbone=replace(taught.backbone, lora=LoraConfig(rank=4)))
+    with pytest.raises(CheckpointError, match="lora"):
+        run.start(replace(config, model=wider), "cpu")
+    with pytest.raises(CheckpointError, match="fits another start"):
+        run.start(replace(config, model=replace(taught, backbone=replace(taught.backbone, start=""))), "cpu")
+    with pytest.raises(ConfigError, match="leave out the first"):
+        BackboneConfig(learned_start="a", reader_start="b", reader_width=16)
+
+
 def test_a_run_lowers_its_loss(start, tmp_path):
     data = {"world": DataConfig(num_videos=1, num_frames=12)}
     optimizer = OptimizerConfig(learning_rate=3e-3, matrix_rate=0.0, warmup_steps=1, weight_decay=0.0)
@@ -218,6 +240,44 @@ def test_a_step_is_drawn_from_its_number_alone(start, tmp_path):
     counts = {drawer.step(step).batch.clips.frames.shape[1] for step in range(4)}
     assert counts <= {2, 3, 4}
     assert len(counts) > 1
+
+
+def test_families_of_more_weight_are_drawn_more_often(start, tmp_path):
+    config = settings(start, tmp_path, sentences_per_video=1, videos_per_step=8)
+    weighted = replace(config, data={"world": DataConfig(num_videos=40, num_frames=12, families={"motion": 1e6})})
+
+    def share(config: VirstTrainConfig) -> float:
+        drawer = Drawer.open(config, run.start(config, "cpu").sizes)
+        names = [name for step in range(6) for name in drawer.step(step).batch.names]
+        return sum("motion" in name for name in names) / len(names)
+
+    assert share(weighted) > 0.7
+    assert share(config) < 0.4
+    with pytest.raises(ConfigError, match=r"data\.families\.motion' is 0"):
+        DataConfig(families={"motion": 0.0})
+
+
+@pytest.mark.parametrize("stage", ["few_frame", "propagation"])
+def test_a_run_may_ask_first_frames_alone(start, tmp_path, stage, monkeypatch):
+    config = settings(start, tmp_path, stage, anchors="first")
+    objective = Objective(run.start(config, "cpu"), config)
+    model, asked = objective.model, []
+    own_masks, tracked = model.own_masks, model.tracked
+
+    def noting_pairs(found, pairs, *more):
+        asked.extend(frame for _, frame in pairs)
+        return own_masks(found, pairs, *more)
+
+    def noting_anchors(found, rows, anchors, frames, *more):
+        asked.extend(anchors)
+        assert len(frames) > len(anchors)
+        return tracked(found, rows, anchors, frames, *more)
+
+    monkeypatch.setattr(model, "own_masks", noting_pairs)
+    monkeypatch.setattr(model, "tracked", noting_anchors)
+    objective(Drawer.open(config, model.sizes).step(0), torch.Generator().manual_seed(0))
+    assert asked
+    assert set(asked) == {0}
 
 
 def test_conversations_teach_the_backbone_to_answer_beside_the_masks(start, tmp_path):
