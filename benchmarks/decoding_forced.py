@@ -4,7 +4,8 @@ Enters: docs/results/quality.json, which benchmarks/quality.py writes. Leaves: c
 
 Drawn weights are sure of nothing: a rule that reveals what is sure would reveal one place a step. How quick a preset is
 can only be measured on a trained model, where its score is measured too; here the plan reveals as many places a forward
-pass as the preset did there, with the preset's own rules for memory and guidance, in bfloat16.
+pass as the preset did there, with the preset's own blocks and rules for memory and guidance, in bfloat16. The published
+sampler beside it costs the same whatever its blocks: every pass is over the whole row.
 
     text, speech   tokens a forward: those of the preset, all rows of the suite that make text or speech together
     image          share of the exact way's passes, since the places of a picture are all open from the start
@@ -77,11 +78,11 @@ def _sum(points: Sequence[Mapping[str, float]], name: str) -> float:
 
 
 def policy_of(forced: Forced, family: str, sizes: Sizes) -> DecodingPolicy:
-    """The preset's policy with a plan in the place of what it trusts, and the sizes of the tier."""
+    """The preset's policy with a plan in the place of what it trusts, and the lengths of the tier."""
     modality = ROWS[family][0]
     task = {Modality.TEXT: "t2t", Modality.IMAGE: "t2i", Modality.SPEECH: "t2s"}[modality]
     found = PRESETS["embedded"].policy(forced.preset, task, modality) or POLICIES["embedded"][modality]
-    block_len = sizes.block_len or sizes.num_new
+    block_len = min(found.block_len or sizes.num_new, sizes.num_new)
     num_blocks = math.ceil(sizes.num_new / block_len)
     if modality == Modality.IMAGE:
         num_steps = math.ceil(forced.share_of_exact * sizes.num_steps)
@@ -90,7 +91,7 @@ def policy_of(forced: Forced, family: str, sizes: Sizes) -> DecodingPolicy:
     return replace(
         found,
         num_steps=num_steps,
-        block_len=sizes.block_len,
+        block_len=None if modality == Modality.IMAGE else block_len,
         max_len=None,
         temperature=sizes.temperature,
         guidance_scale=sizes.guidance_scale,

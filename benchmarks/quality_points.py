@@ -6,7 +6,7 @@ Enters: a policy. Leaves: another. Does not know models.
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from dynin.decoding.parallel import CommitRule, EntropyBound, Factor, Joint, Threshold
+from dynin.decoding.parallel import Apart, CommitRule, EntropyBound, Factor, Joint, Threshold
 from dynin.decoding.policy import Ahead, DecodingPolicy
 from dynin.decoding.refresh import Refresh
 from dynin.decoding.remask import VerifyRemask
@@ -123,6 +123,16 @@ POINTS: Mapping[Modality, Mapping[str, Change]] = {
             for refresh, every in ((_BLOCK, ""), (Refresh(per_block=True, every=4), " every 4"))
             for temperature, heat in ((0.5, ""), (0.25, " cool"), (0.0, " cold"))
             for name in (every + heat,)
+        },
+        **{
+            f"{name} apart {gap} cache block": rule(
+                Apart(rule=trusts, gap=gap), refresh=_BLOCK, early_stop=True, sampling="inverse"
+            )
+            for name, trusts in (
+                ("entropy 8.0", EntropyBound(bound=8.0)),
+                *((f"threshold {bar}", Threshold(bar=bar)) for bar in (0.05, 0.1, 0.2, 0.3, 0.5)),
+            )
+            for gap in (1, 2, 3)
         },
         "cold": change(temperature=0.0),
         "cool": change(temperature=0.25),

@@ -11,7 +11,7 @@ from toy_denoisers import ContextDenoiser
 from dynin.decoding.canvas import Canvas, Segment
 from dynin.decoding.commit import plan_remaining
 from dynin.decoding.decoder import Decoded, ParallelDecoder
-from dynin.decoding.parallel import EntropyBound, Factor, Joint, Threshold
+from dynin.decoding.parallel import Apart, EntropyBound, Factor, Joint, Threshold
 from dynin.decoding.policy import Ahead, DecodingPolicy
 from dynin.decoding.remask import LowConfidenceRemask, RemaskRule, VerifyRemask
 from dynin.decoding.trace import Trace
@@ -40,6 +40,7 @@ commits = st.one_of(
     st.builds(Factor, factor=st.floats(0.1, 5.0)),
     st.builds(Joint, bar=st.floats(0.05, 1.0)),
     st.builds(EntropyBound, bound=st.floats(0.0, 5.0)),
+    st.builds(Apart, rule=st.builds(EntropyBound, bound=st.floats(0.0, 5.0)), gap=st.integers(1, 3)),
 )
 
 

@@ -159,7 +159,7 @@ def test_the_plan_reveals_no_more_a_pass_than_was_measured(forced) -> None:
     told = forced.measured(quality(t2t=("fast", 52, 10)), "text")
     sizes = FAMILIES["text"].sizes["M"]
     policy = forced.policy_of(told, "text", sizes)
-    assert policy.num_steps == 4 * 7  # blocks of 32 at 5.2 a pass
+    assert policy.num_steps == 8 * 4  # blocks of 16, as the preset has them, at 5.2 a pass
     assert sizes.num_new / policy.num_steps <= told.tokens_per_forward
     assert (policy.commit, policy.threshold, policy.max_len) == (None, None, None)
     assert policy.refresh is not None

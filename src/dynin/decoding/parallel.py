@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -159,6 +160,40 @@ class EntropyBound:
         entropy = (-negative).where(negative > -torch.inf, torch.zeros_like(negative))
         fits = (entropy.cumsum(dim=1) - entropy <= self.bound) & (negative > -torch.inf)
         return _first(order, fits.sum(dim=1), offer.is_masked)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Apart:
+    """Of what another rule chooses, the places that are surer than every other one of them within some distance.
+
+    Neighbours tell each other most, in sound above all; drawn together they cannot.
+
+    Source:
+        Dilated unmasking, arXiv:2506.19037, with distances kept by certainty instead of fixed in advance.
+    """
+
+    rule: CommitRule
+    gap: int = 1
+    """Places to each side in which nothing else is revealed by the rule in the same pass."""
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if self.gap < 1:
+            raise ConfigError(f"gap is {self.gap} places; expected at least 1, or take the rule by itself")
+
+    @property
+    def needs_entropy(self) -> bool:
+        """Where the other rule does."""
+        return self.rule.needs_entropy
+
+    def choose(self, offer: Offer) -> Bool[Tensor, "B N"]:
+        """What is left of the other rule's choice; the surest of it always is."""
+        chosen = self.rule.choose(offer)
+        sureness = -offer.entropy if self.needs_entropy else offer.prob
+        order, _, _ = _ranked(sureness, chosen)
+        rank = order.argsort(dim=1).to(sureness.dtype).masked_fill(~chosen, torch.inf)
+        least = -F.max_pool1d(-rank[:, None], 2 * self.gap + 1, stride=1, padding=self.gap)[:, 0]
+        return chosen & (rank == least)
 
 
 def _require_share(name: str, value: float) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from dynin.config import suggest
-from dynin.decoding.parallel import EntropyBound, Threshold
+from dynin.decoding.parallel import Apart, EntropyBound, Threshold
 from dynin.decoding.policy import DecodingPolicy
 from dynin.decoding.refresh import Refresh
 from dynin.errors import RequestError
@@ -53,7 +53,8 @@ _EXACT = POLICIES["embedded"]
 _TEXT, _IMAGE, _VIDEO, _SPEECH = (_EXACT[modality] for modality in Modality)
 # Pictures and videos: guidance rests in every other pass, the one that computes only what is hidden or new, so that
 # full passes see both branches. Leaving guidance off early makes the network less sure and takes more passes. Hiding
-# unsure codes of a video again would use up the passes that the rule saves.
+# unsure codes of a video again would use up the passes that the rule saves. Speech: which codes are revealed together
+# matters more than how many; neighbours are not.
 _BALANCED: Mapping[str, DecodingPolicy] = {
     Modality.TEXT: replace(_TEXT, commit=EntropyBound(bound=0.05), early_stop=True),
     Modality.IMAGE: replace(_IMAGE, commit=EntropyBound(bound=0.02)),
@@ -75,9 +76,9 @@ _FAST: Mapping[str, DecodingPolicy] = {
     ),
     Modality.SPEECH: replace(
         _SPEECH,
-        commit=EntropyBound(bound=2.0),
+        commit=Apart(rule=Threshold(bar=0.2), gap=2),
         early_stop=True,
-        refresh=Refresh(per_block=True, every=4),
+        refresh=Refresh(per_block=True),
         sampling="inverse",
     ),
 }

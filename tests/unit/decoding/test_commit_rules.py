@@ -9,7 +9,7 @@ from toy_denoisers import ChainDenoiser, TableDenoiser
 from dynin.decoding.canvas import Canvas, Segment
 from dynin.decoding.decoder import ParallelDecoder
 from dynin.decoding.guidance import Resting
-from dynin.decoding.parallel import EntropyBound, Factor, Joint, Offer, Threshold
+from dynin.decoding.parallel import Apart, EntropyBound, Factor, Joint, Offer, Threshold
 from dynin.decoding.policy import Ahead, DecodingPolicy
 from dynin.decoding.remask import VerifyRemask
 from dynin.decoding.trace import Trace
@@ -17,6 +17,7 @@ from dynin.errors import ConfigError
 
 MASK, STOP, NUM_IDS = 19, 18, 20
 RULES = [Threshold(bar=0.5), Factor(factor=1.5), Joint(bar=0.3), EntropyBound(bound=1.0)]
+RULES += [Apart(rule=rule, gap=gap) for rule in RULES for gap in (1, 3)]
 
 
 def offer(prob: list[list[float]], entropy: list[list[float]] | None = None, shown: tuple[int, ...] = ()) -> Offer:
@@ -49,6 +50,15 @@ def test_entropies_but_the_largest_stay_below_the_bound():
     spread = offer([[0.5] * 4], [[0.3, 0.05, 2.0, 0.1]])  # in order: 0, 0.05, 0.15, 0.45
     assert chosen(EntropyBound(bound=0.2), spread) == [[0, 1, 3]]
     assert chosen(EntropyBound(bound=0.0), spread) == [[1]]
+
+
+def test_of_neighbours_the_surest_is_taken():
+    proposals = offer([[0.9, 0.95, 0.9, 0.2, 0.8]])
+    assert chosen(Apart(rule=Threshold(bar=0.7)), proposals) == [[1, 4]]
+    assert chosen(Apart(rule=Threshold(bar=0.7), gap=3), proposals) == [[1]]
+    spread = offer([[0.5] * 4], [[0.3, 0.05, 2.0, 0.1]])
+    assert chosen(Apart(rule=EntropyBound(bound=0.2)), spread) == [[1, 3]]
+    assert chosen(Apart(rule=Threshold(bar=0.7)), offer([[0.8] * 5])) == [[0]]  # of equals the first, which has one
 
 
 def test_visible_places_are_left_alone():
@@ -92,6 +102,18 @@ def test_a_row_is_treated_alone_as_in_a_batch(proposals):
             assert torch.equal(rule.choose(alone), together[one])
 
 
+@given(offers(), st.integers(1, 4))
+@settings(deadline=None, max_examples=60)
+def test_what_is_revealed_apart_is_the_rules_own_and_lies_apart(proposals, gap):
+    for rule in (Threshold(bar=0.3), EntropyBound(bound=2.0)):
+        all_of_them, made = rule.choose(proposals), Apart(rule=rule, gap=gap).choose(proposals)
+        assert not (made & ~all_of_them).any()
+        for row in range(len(made)):
+            places = made[row].nonzero().squeeze(1)
+            assert (places.diff() > gap).all()
+            assert bool(made[row].any()) == bool(all_of_them[row].any())
+
+
 @given(offers(), st.floats(0.1, 3.0))
 @settings(deadline=None, max_examples=60)
 def test_a_factor_reveals_the_longest_list_that_its_inequality_allows(proposals, factor):
@@ -110,6 +132,7 @@ def test_a_factor_reveals_the_longest_list_that_its_inequality_allows(proposals,
         (lambda: Joint(bar=-1.0), "bar is -1.0"),
         (lambda: Factor(factor=0.0), "factor is 0.0"),
         (lambda: EntropyBound(bound=float("nan")), "bound is nan"),
+        (lambda: Apart(rule=Joint(), gap=0), "gap is 0"),
         (lambda: Ahead(num_blocks=0), "num_blocks is 0"),
         (lambda: Ahead(bar=2.0), "bar is 2.0"),
         (lambda: DecodingPolicy(num_steps=4, threshold=0.9, commit=Joint()), "threshold 0.9 and commit Joint"),
