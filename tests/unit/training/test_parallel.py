@@ -150,7 +150,9 @@ def test_another_number_of_processes_is_told_and_refused(tmp_path):
 
 
 def test_when_one_process_dies_the_others_end_and_say_so(tmp_path):
-    script = TRAIN.replace("processes.join()", "processes.join()\nimport os\nprint(os.getpid(), flush=True)")
+    # in one write: these interpreters buffer nothing, and what `print` writes in two can come between another's
+    says = 'processes.join()\nimport os\nos.write(1, f"{os.getpid()}\\n".encode())'
+    script = TRAIN.replace("processes.join()", says)
     path = tmp_path / "script.py"
     path.write_text(script)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(path)]
@@ -158,14 +160,17 @@ def test_when_one_process_dies_the_others_end_and_say_so(tmp_path):
     with subprocess.Popen(
         [*command, *arguments], env=ENVIRONMENT, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as both:
-        assert both.stdout is not None
-        workers = [int(both.stdout.readline()) for _ in range(2)]
-        while not (tmp_path / "run" / "state" / "LATEST").exists():
-            assert both.poll() is None
-            time.sleep(0.1)
-        killed = time.monotonic()
-        os.kill(workers[1], 9)
-        _, told = both.communicate(timeout=60)
+        try:
+            assert both.stdout is not None
+            workers = [int(both.stdout.readline()) for _ in range(2)]
+            while not (tmp_path / "run" / "state" / "LATEST").exists():
+                assert both.poll() is None
+                time.sleep(0.1)
+            killed = time.monotonic()
+            os.kill(workers[1], 9)
+            _, told = both.communicate(timeout=60)
+        finally:
+            both.terminate()  # and its workers with it, whatever failed
     assert time.monotonic() - killed < 60
     assert both.returncode != 0
     assert "Signal 9 (SIGKILL)" in told
