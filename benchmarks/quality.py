@@ -223,6 +223,16 @@ def _outcomes(made: Sequence[Made]) -> list[Outcome]:
     return [Outcome(one.points, one.weight) for one in made]
 
 
+def reported(place: Path) -> tuple[Path, Path, Path]:
+    """Of a folder that was measured into: the outcomes to report on, and where summary and plot go.
+
+    What is looked at elsewhere does not take the place of what the docs tell.
+    """
+    if place in (PLACE, CONFIRMED):
+        return PLACE, Path("docs/results/quality.json"), Path("docs/images/quality.png")
+    return place, place / "quality.json", place / "quality.png"
+
+
 def report(outcomes: Path, place: Path, picture: Path) -> None:
     """Write the summary of every row in a folder, print it, and draw it where matplotlib is installed."""
     names = [path.name for path in sorted(outcomes.iterdir()) if (path / "exact.json").exists()]
@@ -305,11 +315,8 @@ def main() -> None:
             measure(
                 model, row, list(dict.fromkeys(["exact", *points])), asked.limit, seed=asked.seed, place=asked.place
             )
-    outcomes = PLACE if asked.place == CONFIRMED else asked.place
-    is_own = outcomes == PLACE  # what is looked at elsewhere does not take the place of what the docs tell
-    output = asked.output or (Path("docs/results") if is_own else outcomes) / "quality.json"
-    picture = asked.picture or (Path("docs/images") if is_own else outcomes) / "quality.png"
-    report(outcomes, output, picture)
+    outcomes, output, picture = reported(asked.place)
+    report(outcomes, asked.output or output, asked.picture or picture)
 
 
 if __name__ == "__main__":

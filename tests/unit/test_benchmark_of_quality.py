@@ -77,6 +77,17 @@ def test_a_preset_is_judged_by_examples_of_its_own_where_there_are_any(place):
     assert told["confirmed"]["fast"]["difference"] == -0.05
 
 
+def test_what_is_looked_at_elsewhere_is_reported_there(place, monkeypatch):
+    for name in ("runs", "confirmed"):
+        assert quality.reported(place / name)[:2] == (place / "runs", Path("docs/results/quality.json"))
+    outcomes(place / "look" / "t2i" / "exact.json", "11", 1)
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "argv", ["quality.py", "--report", "--place", "look"])
+    quality.main()
+    assert (place / "look" / "quality.json").exists()
+    assert not (place / "docs").exists()
+
+
 def test_a_policy_is_told_by_what_differs_from_the_defaults(tiny):
     policy = quality.policies_at(tiny, "t2t", tiny.tasks["t2t"].targets, "entropy 0.1")["text"]
     assert policy.commit == EntropyBound(bound=0.1)

@@ -166,7 +166,7 @@ class EntropyBound:
 class Apart:
     """Of what another rule chooses, the places that are surer than every other one of them within some distance.
 
-    Neighbours tell each other most, in sound above all; drawn together they cannot.
+    What lies close together depends on each other most; places drawn in one pass do not see each other.
 
     Source:
         Dilated unmasking, arXiv:2506.19037, with distances kept by certainty instead of fixed in advance.

@@ -53,8 +53,8 @@ _EXACT = POLICIES["embedded"]
 _TEXT, _IMAGE, _VIDEO, _SPEECH = (_EXACT[modality] for modality in Modality)
 # Pictures and videos: guidance rests in every other pass, the one that computes only what is hidden or new, so that
 # full passes see both branches. Leaving guidance off early makes the network less sure and takes more passes. Hiding
-# unsure codes of a video again would use up the passes that the rule saves. Speech: which codes are revealed together
-# matters more than how many; neighbours are not.
+# unsure codes of a video again would use up the passes that the rule saves. Speech: no neighbours in one pass,
+# which takes fewer columns than a bound on entropies for a score that is the same within its noise.
 _BALANCED: Mapping[str, DecodingPolicy] = {
     Modality.TEXT: replace(_TEXT, commit=EntropyBound(bound=0.05), early_stop=True),
     Modality.IMAGE: replace(_IMAGE, commit=EntropyBound(bound=0.02)),

@@ -17,7 +17,7 @@ from dynin.virst.branch import build as branches
 from dynin.virst.branch import convert
 from dynin.virst.branch.protocol import MaskBranch
 from dynin.virst.branch.sam2 import Sam2Branch
-from dynin.virst.config import BranchConfig, VirstConfig
+from dynin.virst.config import BackboneConfig, BranchConfig, VirstConfig
 from dynin.virst.model import Virst
 
 KIND, READER = "virst", "frame-reader"
@@ -38,7 +38,7 @@ def build(config: VirstConfig, *, seed: int, device: torch.device | str | None =
     if config.backbone.reader_start:
         take_reader(backbone, config.backbone.reader_start)
     if config.backbone.learned_start:
-        take_learned(backbone, config.backbone.learned_start)
+        take_learned(backbone, config.backbone)
     return Virst(config, backbone, branch_of(config.branch, seed=seed), seed=seed).to(device)
 
 
@@ -71,21 +71,36 @@ def take_reader(backbone: Backbone, start: str) -> None:
     reader.load_state_dict({name: value.float() for name, value in part.tensors.items()})
 
 
-def take_learned(backbone: Backbone, start: str) -> None:
-    """Give a backbone what that of another VIRST has learned beside the same start.
+def read_virst(place: Path) -> Checkpoint:
+    """A folder that VIRST was saved in, verified.
+
+    Raises:
+        CheckpointError: If a file is missing or damaged, or it holds something else.
+    """
+    part = checkpoint.load(place)
+    if part.kind != KIND:
+        raise CheckpointError(f"{place}: holds {part.kind}, expected a VIRST; name a folder that VIRST was saved in")
+    return part
+
+
+def require_start(backbone: Backbone, part: Checkpoint, place: Path, start: str) -> None:
+    """CheckpointError unless what a VIRST has learned fits the model that a backbone starts from."""
+    if backbone.origin() != part.fingerprints.get("start"):
+        raise CheckpointError(
+            f"{place}: was trained beside another content of {start or 'the model that ships'}; give the folder of "
+            "that model as `start`, or train anew"
+        )
+
+
+def take_learned(backbone: Backbone, config: BackboneConfig) -> None:
+    """Give a backbone what that of the VIRST named in its settings has learned beside the same start.
 
     Raises:
         CheckpointError: If the folder holds no VIRST, one beside another start, or one of other sizes.
     """
-    place = checkpoint.resolve(start)
-    part = checkpoint.load(place)
-    if part.kind != KIND:
-        raise CheckpointError(f"{place}: holds {part.kind}, expected a VIRST; name a folder that VIRST was saved in")
-    if part.fingerprints.get("start") != backbone.origin():
-        raise CheckpointError(
-            f"{place}: what its backbone learned fits another start; name in 'backbone.start' the model that it was "
-            "trained beside"
-        )
+    place = checkpoint.resolve(config.learned_start)
+    part = read_virst(place)
+    require_start(backbone, part, place, config.start)
     assert isinstance(backbone, nn.Module)
     own = {name: value for name, value in backbone.state_dict().items() if backbone.is_learned(name)}
     held = {name.removeprefix(BACKBONE): value for name, value in part.tensors.items() if name.startswith(BACKBONE)}

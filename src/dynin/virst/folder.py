@@ -24,7 +24,7 @@ from dynin.errors import CheckpointError, ConfigError
 from dynin.repository import require_replaceable
 from dynin.virst.branch import build as branches
 from dynin.virst.branch.sam2 import Sam2Branch
-from dynin.virst.build import BACKBONE, KIND, backbone_of, read_branch
+from dynin.virst.build import BACKBONE, KIND, backbone_of, read_branch, read_virst, require_start
 from dynin.virst.config import VirstConfig
 from dynin.virst.model import Virst
 
@@ -98,9 +98,7 @@ def load(
             with.
     """
     folder = checkpoint.resolve(path_or_id)
-    part = checkpoint.load(folder)
-    if part.kind != KIND:
-        raise CheckpointError(f"{folder}: holds {part.kind}, expected a VIRST; name a folder that VIRST was saved in")
+    part = read_virst(folder)
     try:
         config = from_dict(part.config["virst"], VirstConfig)  # type: ignore[arg-type]
     except (KeyError, TypeError, ConfigError) as error:
@@ -108,11 +106,7 @@ def load(
     if start is not None:
         config = replace(config, backbone=replace(config.backbone, start=start))
     backbone = backbone_of(config, seed=0, device=device)
-    if backbone.origin() != part.fingerprints.get("start"):
-        raise CheckpointError(
-            f"{folder}: was trained beside another content of {config.backbone.start or 'the model that ships'}; give "
-            "the folder of that model as `start`, or train anew"
-        )
+    require_start(backbone, part, folder, config.backbone.start)
     model = Virst(config, backbone, read_branch(part, folder), seed=0)
     names = {name: tuple(value.shape) for name, value in learned(model).items()}
     checkpoint.require_fit(names, part.tensors)

@@ -58,7 +58,7 @@ def test_of_neighbours_the_surest_is_taken():
     assert chosen(Apart(rule=Threshold(bar=0.7), gap=3), proposals) == [[1]]
     spread = offer([[0.5] * 4], [[0.3, 0.05, 2.0, 0.1]])
     assert chosen(Apart(rule=EntropyBound(bound=0.2)), spread) == [[1, 3]]
-    assert chosen(Apart(rule=Threshold(bar=0.7)), offer([[0.8] * 5])) == [[0]]  # of equals the first, which has one
+    assert chosen(Apart(rule=Threshold(bar=0.7)), offer([[0.8] * 5])) == [[0]]  # the first of equals counts as surest
 
 
 def test_visible_places_are_left_alone():

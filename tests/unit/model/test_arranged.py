@@ -14,7 +14,7 @@ from dynin.model.transformer import Transformer, initialise
 from dynin.nn.arranged import ArrangedLinear, can_arrange
 from dynin.pipeline.folder import save
 
-needs_tiles = pytest.mark.skipif(not can_arrange(torch.zeros(2, 2)), reason="this PyTorch has no products in tiles")
+needs_tiles = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")
 CONFIG = ModelConfig(d_model=64, num_heads=2, num_kv_heads=1, num_layers=2, mlp_dim=96, num_rows=300, max_len=64)
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -27,6 +27,12 @@ def network(dtype: torch.dtype = torch.float32) -> Transformer:
 
 def states(number: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.randn(number, CONFIG.d_model, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+
+@needs_tiles
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_pytorch_with_onednn_has_the_products(dtype: torch.dtype) -> None:
+    assert can_arrange(torch.zeros(2, 2, dtype=dtype))
 
 
 @needs_tiles

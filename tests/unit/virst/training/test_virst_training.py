@@ -136,7 +136,7 @@ def test_a_stage_takes_what_the_backbone_of_another_virst_learned_and_nothing_el
     wider = replace(taught, backbone=replace(taught.backbone, lora=LoraConfig(rank=4)))
     with pytest.raises(CheckpointError, match="lora"):
         run.start(replace(config, model=wider), "cpu")
-    with pytest.raises(CheckpointError, match="fits another start"):
+    with pytest.raises(CheckpointError, match="trained beside another content"):
         run.start(replace(config, model=replace(taught, backbone=replace(taught.backbone, start=""))), "cpu")
     with pytest.raises(ConfigError, match="leave out the first"):
         BackboneConfig(learned_start="a", reader_start="b", reader_width=16)
