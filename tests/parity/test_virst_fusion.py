@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from dynin.virst.cells import SeenFrames
 from dynin.virst.config import FusionConfig
-from dynin.virst.fusion import InitialFusion, SecondFusion, SeenFrames
+from dynin.virst.fusion import InitialFusion, SecondFusion
 
 FOLDER = Path(os.environ.get("DYNIN_GOLDEN", Path(__file__).parent / "golden"))
 TABLE = FOLDER / "virst_fusion_tensors.json"

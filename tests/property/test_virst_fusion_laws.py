@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from dynin.errors import ConfigError
+from dynin.virst.cells import SeenFrames
 from dynin.virst.config import FusionConfig
-from dynin.virst.fusion import InitialFusion, SecondFusion, SeenFrames, drop, second_of
+from dynin.virst.fusion import InitialFusion, SecondFusion, drop, second_of
 from dynin.virst.rotary import angles, axis_dim, rotate_pairs
 
 ST_DIM, DIM, NUM_ST, SIDE = 24, 16, 3, 8

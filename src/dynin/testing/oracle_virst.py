@@ -35,8 +35,8 @@ from dynin.media.image import from_levels
 from dynin.virst.anchors import AnchorPolicy, Candidates
 from dynin.virst.backbone.protocol import Clips, Sentences
 from dynin.virst.branch.protocol import FrameFeatures, MaskOutput
+from dynin.virst.cells import SeenFrames
 from dynin.virst.frames import Fit, choose, choose_seg, times_of
-from dynin.virst.fusion import SeenFrames
 from dynin.virst.model import Virst
 from dynin.virst.segment import Video
 from dynin.virst.tracker import Tracker, TrackerConfig

@@ -67,8 +67,9 @@ def take_reader(backbone: Backbone, start: str) -> None:
         raise CheckpointError(
             f"{place}: holds {part.kind}, expected {READER}; name a folder that `dynin virst train-reader` wrote"
         )
-    checkpoint.require_fit({name: tuple(value.shape) for name, value in reader.state_dict().items()}, part.tensors)
-    reader.load_state_dict({name: value.float() for name, value in part.tensors.items()})
+    own = {name: tuple(value.shape) for name, value in reader.state_dict().items() if not name.startswith("detail.")}
+    checkpoint.require_fit(own, part.tensors)
+    reader.load_state_dict({name: value.float() for name, value in part.tensors.items()}, strict=False)
 
 
 def read_virst(place: Path) -> Checkpoint:

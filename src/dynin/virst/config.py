@@ -85,6 +85,9 @@ class FusionConfig:
     reads_cells: bool = False
     """Whether the second fusion also looks at the backbone's own states of the frames. A backbone in which everything
     sees everything has read the sentence there too; in the published one, which is causal, it has not."""
+    has_points: bool = False
+    """Whether each patch of the backbone is a prompt of its own besides, as a point is that one sets on a picture, see
+    `virst.points`. Needs `reads_cells`; not published."""
     time_unit: Literal["frames", "seconds"] = "frames"
     """What time is counted in: places in the list of frames, as published, or real time."""
     theta: float = 10_000.0
@@ -103,6 +106,8 @@ class FusionConfig:
             raise ConfigError(f"setting 'fusion.num_downs' is {self.num_downs}; expected 0 or more")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"setting 'fusion.dropout' is {self.dropout}; expected 0 to below 1")
+        if self.has_points and not self.reads_cells:
+            raise ConfigError("setting 'fusion.has_points' is on without 'fusion.reads_cells'; give both")
         if not self.theta > 1:
             raise ConfigError(f"setting 'fusion.theta' is {self.theta}; expected a number above 1")
 
@@ -126,6 +131,9 @@ class BackboneConfig:
     the start's picture tokenizer."""
     reader_start: str = ""
     """A folder that `dynin virst train-reader` wrote, from which a new VIRST takes the weights of that network."""
+    reader_details: bool = False
+    """Whether what that network saw is added to the codes' embeddings, by a matrix that starts at 0: a code says what
+    lies at a patch, not where within it."""
     learned_start: str = ""
     """A VIRST from which a new one takes all that its backbone learned (adapters, [ST] embeddings, reader); fusions are
     new all the same."""
@@ -140,6 +148,8 @@ class BackboneConfig:
             raise ConfigError(
                 f"setting 'backbone.reader_width' is {self.reader_width}; expected a multiple of {READER_STEP}, or 0"
             )
+        if self.reader_details and not self.reader_width:
+            raise ConfigError("setting 'backbone.reader_details' is on without 'backbone.reader_width'; give both")
         if self.reader_start and not self.reader_width:
             raise ConfigError("setting 'backbone.reader_start' is given without 'backbone.reader_width'; give both")
         if self.reader_start and self.learned_start:
@@ -178,6 +188,8 @@ class LossConfig:
     token: float = 1.0
     cells: float = 0.0
     """Of telling, at each of the backbone's states of the frames, whether it is of what is meant; not published."""
+    places: float = 0.0
+    """Of telling where in a patch the middle of what is meant lies, in sides of the frame, for `fusion.has_points`."""
     gate: Literal["soft", "hard"] = "soft"
     """How an object score acts on the mask that is compared: as a probability, or as a threshold below which every
     logit is -1024, which leaves the mask without a gradient (published)."""
@@ -186,7 +198,7 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         """ConfigError for a weight below 0."""
-        for name in ("bce", "dice", "iou", "occlusion", "token", "cells"):
+        for name in ("bce", "dice", "iou", "occlusion", "token", "cells", "places"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"setting 'loss.{name}' is {getattr(self, name)}; expected 0 or more")
 

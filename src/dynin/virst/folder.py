@@ -1,7 +1,7 @@
 """A trained VIRST in one folder: what it learned, without the backbone that it starts from.
 
-Enters: a `Virst`, or a folder. Leaves: a folder, or a `Virst`. The layout of files is `checkpoint.py`'s. Does not know
-the published names (`virst.published`).
+Enters: a `Virst`, or a folder. Leaves: a folder, or a `Virst`, larger where it shall be. The layout of files is
+`checkpoint.py`'s. Does not know the published names (`virst.published`).
 
     config        settings of the VIRST, config of the mask branch
     tensors       backbone.* (adapters and [ST] embeddings), initial.*, second.*, branch.*
@@ -10,7 +10,7 @@ the published names (`virst.published`).
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,6 +76,31 @@ def save(
         provenance=provenance or {},
     )
     checkpoint.save(folder, part)
+
+
+def grown(model: Virst, adds: Collection[str], *, seed: int) -> Virst:
+    """The same VIRST with what it did not have: "points" of the second fusion, or "details" of the reader of frames.
+
+    Details change nothing until they learn; points are told to the mask branch from the start.
+
+    Args:
+        seed: Of the new weights.
+
+    Raises:
+        ConfigError: If it has them, or what they need is not there.
+    """
+    config = model.config
+    has = {"points": config.fusion.has_points, "details": config.backbone.reader_details}
+    if twice := [name for name in adds if has[name]]:
+        raise ConfigError(
+            f"setting 'adds' is {list(adds)}: the VIRST to start from has {' and '.join(twice)}; leave it out"
+        )
+    fusion = replace(config.fusion, has_points=config.fusion.has_points or "points" in adds)
+    settings = replace(config.backbone, reader_details=config.backbone.reader_details or "details" in adds)
+    config = replace(config, fusion=fusion, backbone=settings)
+    whole = Virst(config, backbone_of(config, seed=seed, device=model.device), model.branch, seed=seed)
+    whole.load_state_dict(model.state_dict(), strict=False)
+    return whole.to(model.device).eval()
 
 
 def load(

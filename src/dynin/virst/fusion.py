@@ -9,7 +9,7 @@ embeddings, or N prompts for every frame. Does not know backbones, masks or whic
                                                                                                            SecondFusion
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,19 +18,10 @@ from torch.nn import functional as F
 
 from dynin.errors import ConfigError
 from dynin.virst.backbone.protocol import CellStates
+from dynin.virst.cells import Cells, SeenFrames, cells_of, spatial_down
 from dynin.virst.config import FusionConfig
+from dynin.virst.points import Place, Points, quarters_of
 from dynin.virst.rotary import angles, axis_dim, rotate_pairs
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class SeenFrames:
-    """The frames that features are fused from: V videos, each with up to T of them."""
-
-    features: Float[Tensor, "V T C Y X"]
-    is_frame: Bool[Tensor, "V T"]
-    """Which frames there are; at least one of every video."""
-    times: Float[Tensor, "V T"]
-    """When they are: places in the list of frames, or seconds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -45,19 +36,8 @@ class Prompts:
     Parity: published code computes it, 1 / cells / frames for a flat attention, and uses it nowhere."""
     cell_logits: Float[Tensor, "R T P"] | None = None
     """How sure it is that each of the backbone's patches holds what is meant; None where they are not looked at."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Cells:
-    """Down-sampled features with the place of each."""
-
-    values: Float[Tensor, "V S C"]
-    """In the order of time, row, column."""
-    is_cell: Bool[Tensor, "V S"]
-    places: Float[Tensor, "V S 3"]
-    """Time, row and column of each."""
-    num_cells: int
-    """Of one frame."""
+    cell_places: Float[Tensor, "R T P 2"] | None = None
+    """Where it would lie in each patch, column and row in shares of the frame's sides; None without points."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -80,31 +60,14 @@ class Read:
 
     cells: CellStates
     """Of the frames that are seen, in their order."""
-    places: Float[Tensor, "P C"]
-    """The branch's code of each patch's middle."""
+    middles: Float[Tensor, "P 2"]
+    """Of each patch: column and row, in shares of the frame's sides."""
+    place: Place
 
-
-def spatial_down(dim: int, num_downs: int) -> nn.Sequential:
-    """Convolutions that halve a map so many times."""
-    layers = [part for _ in range(num_downs) for part in (nn.Conv2d(dim, dim, 3, stride=2, padding=1), nn.ReLU())]
-    return nn.Sequential(*layers)
-
-
-def cells_of(seen: SeenFrames, down: nn.Sequential, norm: nn.LayerNorm) -> Cells:
-    """Features as one row of cells for every video."""
-    num_videos, num_times = seen.is_frame.shape
-    maps = down(seen.features.flatten(0, 1))  # VT C y x
-    rows, columns = maps.shape[-2:]
-    values = norm(maps.flatten(2).transpose(1, 2))  # VT c C
-    each = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).reshape(-1, 2)  # c 2
-    spots = each.to(maps.device, torch.float32).expand(num_videos, num_times, -1, -1)
-    times = seen.times[:, :, None, None].expand(-1, -1, rows * columns, 1).float()
-    return Cells(
-        values=values.unflatten(0, (num_videos, num_times)).flatten(1, 2),
-        is_cell=seen.is_frame.repeat_interleave(rows * columns, dim=1),
-        places=torch.cat((times, spots), dim=-1).flatten(1, 2),
-        num_cells=rows * columns,
-    )
+    @property
+    def places(self) -> Float[Tensor, "P C"]:
+        """The code of each patch's middle."""
+        return self.place(self.middles[None])[0]
 
 
 def drop(x: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
@@ -233,7 +196,8 @@ class SecondFusion(nn.Module):
     """Spreads the [ST] states of a sentence over the frames of its video and fits them to each.
 
     With `reads_cells` it looks at the backbone's states of the frames too, and each frame's prompts start from the
-    place of the patch that is most likely meant, as if someone had pointed there; not published.
+    place of the patch that is most likely meant, as if someone had pointed there; with `has_points` each patch is a
+    prompt besides. Neither is published.
 
     Source:
         VIRST, arXiv:2603.27060.
@@ -253,6 +217,7 @@ class SecondFusion(nn.Module):
             self.own_norm = nn.LayerNorm(dim)
             self.pointer = nn.Linear(st_dim, 1)
             self.gate = nn.Parameter(torch.tensor(config.gate))
+        self.points = Points(st_dim, dim) if config.has_points else None
         if config.positions == "learned":
             self.frame_embed = nn.Embedding(config.max_frames, dim)
             self.row_embed = nn.Embedding(config.max_cells, dim)
@@ -296,17 +261,30 @@ class SecondFusion(nn.Module):
         for index, layer in enumerate(self.decoder):
             is_last = index + 1 == len(self.decoder)
             x, weights = layer(x, asked, generator, wants_weights=wants_scores and is_last)
-        tokens, logits = x.unflatten(1, (num_tokens, num_times)), None
+        found = Prompts(tokens=x.unflatten(1, (num_tokens, num_times)))
         if read is not None:
-            logits = self.pointer(read.cells.states.to(x.dtype)).squeeze(-1)
-            tokens = self.gate * tokens + (logits.softmax(dim=-1) @ read.places)[:, None]  # R 1 T C
+            found = self._pointed(found.tokens, read, seen, videos)
         if weights is None:
-            return Prompts(tokens=tokens, cell_logits=logits)
+            return found
         share = asked.is_there / asked.is_there.sum(dim=1, keepdim=True)  # R Q
         scores = (weights * share[..., None]).sum(dim=1)[:, : cells.values.shape[1]]  # R S
-        return Prompts(
-            tokens=tokens, cell_logits=logits, frame_scores=scores.unflatten(1, (num_times, -1)).mean(dim=-1)
-        )
+        return replace(found, frame_scores=scores.unflatten(1, (num_times, -1)).mean(dim=-1))
+
+    def _pointed(
+        self, tokens: Float[Tensor, "R N T C"], read: Read, seen: SeenFrames, videos: Int[Tensor, " R"]
+    ) -> Prompts:
+        """Prompts that start from the place of the likeliest patch; with points, one of each patch behind them."""
+        states, grid = read.cells.states.to(tokens.dtype), read.cells.grid
+        logits = self.pointer(states).squeeze(-1)
+        share = logits.softmax(dim=-1)  # R T P
+        if self.points is None:
+            return Prompts(tokens=self.gate * tokens + (share @ read.places)[:, None], cell_logits=logits)
+        at = self.points.places(states, read.middles, grid, quarters_of(seen.features, grid, videos))
+        codes = read.place(at.flatten(0, 1)).unflatten(0, at.shape[:2])  # R T P C
+        start = (share[..., None] * codes).sum(dim=2)  # R T C
+        points = self.points.prompts(states, codes, logits).transpose(1, 2)
+        tokens = torch.cat((self.gate * tokens + start[:, None], points), dim=1)
+        return Prompts(tokens=tokens, cell_logits=logits, cell_places=at)
 
     def _own(self, read: Read, seen: SeenFrames, videos: Int[Tensor, " R"]) -> Cells:
         """The backbone's states of the frames as cells: what each says, and the branch's code of where it is."""

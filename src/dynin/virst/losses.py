@@ -77,6 +77,33 @@ def cells_part(logits: Float[Tensor, "R T P"], cells: CellStates, masks: Bool[Te
     return (each * cells.is_frame).sum() / cells.is_frame.sum()
 
 
+def places_part(
+    places: Float[Tensor, "R T P 2"], cells: CellStates, masks: Bool[Tensor, "R T Y X"]
+) -> Float[Tensor, ""]:
+    """How far places lie from the middle of what is meant and near: in x plus y, in shares of the frame's sides.
+
+    Near is what lies in a patch or half a patch around it; the mean is over patches that hold at least half as much of
+    what is meant as the fullest one.
+    """
+    (rows, columns), (height, width) = cells.grid, masks.shape[-2:]
+    truth = masks.to(places.dtype)
+    across = (torch.arange(width, device=masks.device) + 0.5) / width
+    down = (torch.arange(height, device=masks.device) + 0.5) / height
+    sides = (height // rows, width // columns)
+    margin = (sides[1] // 2, sides[1] // 2, sides[0] // 2, sides[0] // 2)
+
+    def near(values: Float[Tensor, "R T Y X"]) -> Float[Tensor, "R T P"]:
+        window = (sides[0] + 2 * (sides[0] // 2), sides[1] + 2 * (sides[1] // 2))
+        return F.avg_pool2d(F.pad(values, margin), window, sides).flatten(2)
+
+    amount = near(truth).clamp(min=1e-6)
+    middles = torch.stack((near(truth * across), near(truth * down[:, None])), dim=-1) / amount[..., None]
+    shares = F.adaptive_avg_pool2d(truth, cells.grid).flatten(2)
+    most = shares.amax(dim=2, keepdim=True)
+    is_meant = (shares >= 0.5 * most) & (most > 0) & cells.is_frame[..., None]
+    return ((places - middles).abs().sum(dim=-1) * is_meant).sum() / is_meant.sum().clamp(min=1)
+
+
 def token_part(scores: TextScores) -> Float[Tensor, ""]:
     """What the text costs that the backbone learns beside the masks, in the mean over rows that have any.
 

@@ -21,8 +21,9 @@ from dynin.errors import ConfigError, RequestError
 from dynin.virst.backbone.protocol import Backbone, Clips, Reading, Sentences
 from dynin.virst.batch import Batch, Sizes
 from dynin.virst.branch.protocol import FrameFeatures, MaskBranch, MaskOutput
+from dynin.virst.cells import SeenFrames
 from dynin.virst.config import VirstConfig
-from dynin.virst.fusion import InitialFusion, Prompts, Read, SeenFrames, second_of
+from dynin.virst.fusion import InitialFusion, Prompts, Read, second_of
 from dynin.virst.tracker import ClipFeatures, Propagation, Tracker, TrackerConfig, plan, track
 
 
@@ -164,7 +165,7 @@ class Virst(nn.Module):
         down = (torch.arange(rows, device=self.device) + 0.5) / rows
         across = (torch.arange(columns, device=self.device) + 0.5) / columns
         middles = torch.stack((across.repeat(rows), down.repeat_interleave(columns)), dim=-1)
-        return Read(cells=reading.cells, places=self.branch.place(middles[None])[0])
+        return Read(cells=reading.cells, middles=middles, place=self.branch.place)
 
     def read(
         self,
@@ -224,11 +225,14 @@ def initialise(fusion: nn.Module, generator: torch.Generator, *, gate: float) ->
     | learned vectors of places   | normal of deviation 0.02        |
     | norms                       | 1                               |
     | biases                      | 0                               |
-    | gate of the initial fusion  | as its config says              |
+    | gates                       | as the config says              |
+    | offsets within patches      | 0                               |
     """
     for name, value in fusion.named_parameters():
         if name == "gate":
             value.fill_(gate)
+        elif name == "points.offset.2.weight":
+            value.zero_()
         elif "embed" in name:
             value.normal_(std=0.02, generator=generator)
         elif value.ndim > 1:

@@ -26,8 +26,8 @@ from dynin.media.image import from_levels
 from dynin.virst.anchors import AnchorPolicy, Candidates, Dynamic, Oracle, TextSimilarity
 from dynin.virst.backbone.protocol import Clips, Sentences
 from dynin.virst.branch.protocol import FrameFeatures, MaskOutput, Memory
+from dynin.virst.cells import SeenFrames
 from dynin.virst.frames import Fit, choose, choose_seg, times_of
-from dynin.virst.fusion import SeenFrames
 from dynin.virst.model import Virst
 from dynin.virst.segment import SegmentConfig
 from dynin.virst.similarity import TextLikeness

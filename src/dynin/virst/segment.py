@@ -31,8 +31,8 @@ from dynin.media.stream import Frame
 from dynin.virst.anchors import AnchorPolicy, Candidates, Dynamic, Oracle, TextSimilarity
 from dynin.virst.backbone.protocol import Clips, Sentences
 from dynin.virst.branch.protocol import FrameFeatures, MaskOutput
+from dynin.virst.cells import SeenFrames
 from dynin.virst.frames import Fit, choose, choose_seg, times_of
-from dynin.virst.fusion import SeenFrames
 from dynin.virst.model import Virst
 from dynin.virst.outputs import FrameMask
 from dynin.virst.tracker import Tracker, TrackerConfig

@@ -16,8 +16,8 @@ from dynin.virst.backbone.videochat.config import LanguageConfig, TowerConfig, V
 from dynin.virst.backbone.videochat.load import add_adapters
 from dynin.virst.backbone.videochat.model import draw
 from dynin.virst.branch import convert as branch_names
+from dynin.virst.cells import SeenFrames
 from dynin.virst.config import FusionConfig
-from dynin.virst.fusion import SeenFrames
 from dynin.virst.model import Virst
 from dynin.virst.published import PUBLISHED, load, to_published
 from dynin.virst.segment import SegmentConfig, Segmenter

@@ -82,7 +82,8 @@ class DyninBackbone(nn.Module):
                 f"{PATCH_PX} px, the start's picture tokenizer one for every {self.frame_px // rows} px; set it to 0"
             )
         num_codes, reader_width = len(base.vocabulary.image), config.reader_width
-        self.reader = FrameReader(num_codes, reader_width, generator) if reader_width else None
+        detail_dim = self.width if config.reader_details else 0
+        self.reader = FrameReader(num_codes, reader_width, generator, detail_dim=detail_dim) if reader_width else None
         scale = float(self.model.embed.weight.detach().std())
         drawn = torch.randn(num_st if has_distinct_st else 1, self.width, generator=generator) * scale
         self.st_embed = nn.Parameter(drawn)
@@ -151,11 +152,17 @@ class DyninBackbone(nn.Module):
         )
 
     def _seen(self, clips: Clips, sentences: Sentences) -> Float[Tensor, "K D"]:
-        """Embeddings of every patch of every row's frames: those of its codes, as likely as the reader holds them."""
+        """Embeddings of every patch of every row's frames: those of its codes, as likely as the reader holds them.
+
+        With `reader_details` what the reader saw besides is added.
+        """
         assert self.reader is not None
-        likely = self.reader(clips.frames[clips.is_frame]).float().softmax(dim=-1)  # F N K
+        found = self.reader.features(clips.frames[clips.is_frame])  # F N W
+        likely = self.reader.output(found).float().softmax(dim=-1)  # F N K
         image = self._base.vocabulary.image
         embedded = likely @ self.model.embed.weight[image.start : image.stop].float()
+        if self.reader.detail is not None:
+            embedded = embedded + self.reader.detail(found)
         videos = embedded.split(clips.num_frames)
         return torch.cat([videos[video].flatten(0, 1) for video in sentences.videos])
 

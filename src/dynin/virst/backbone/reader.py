@@ -21,8 +21,13 @@ PATCH_PX = 16
 class FrameReader(nn.Module):
     """A convolutional network of four halvings; see above."""
 
-    def __init__(self, num_codes: int, width: int, generator: torch.Generator) -> None:
-        """Draw the weights: normal, by how many numbers each output sums; no bias."""
+    def __init__(self, num_codes: int, width: int, generator: torch.Generator, *, detail_dim: int = 0) -> None:
+        """Draw the weights: normal, by how many numbers each output sums; no bias.
+
+        Args:
+            detail_dim: Width of what is told of each patch besides its code, such as where in it something lies; it
+                starts at 0. With 0 nothing is.
+        """
         super().__init__()
         half, twice = width // 2, 2 * width
         self.layers = nn.ModuleList(
@@ -37,15 +42,23 @@ class FrameReader(nn.Module):
         )
         self.norms = nn.ModuleList(nn.GroupNorm(GROUPS, layer.out_channels) for layer in self.layers)  # type: ignore[arg-type]
         self.output = nn.Linear(twice, num_codes)
+        self.detail = nn.Linear(twice, detail_dim, bias=False) if detail_dim else None
         with torch.no_grad():
             for layer in (*self.layers, self.output):
                 layer.weight.normal_(std=(2 / layer.weight[0].numel()) ** 0.5, generator=generator)
                 layer.bias.zero_()
+            if self.detail is not None:
+                self.detail.weight.zero_()
 
     def forward(self, frames: Float[Tensor, "F 3 Y X"]) -> Float[Tensor, "F N K"]:
         """Frames in [-1, 1], sides a multiple of 16 px, to a number for each of K codes at N patches, by rows."""
+        logits: Tensor = self.output(self.features(frames))
+        return logits
+
+    def features(self, frames: Float[Tensor, "F 3 Y X"]) -> Float[Tensor, "F N W"]:
+        """What codes and details follow from."""
         x = frames
         for layer, norm in zip(self.layers, self.norms, strict=True):
             found = F.gelu(norm(layer(x)))
             x = x + found if found.shape == x.shape else found
-        return self.output(x.flatten(2).transpose(1, 2))
+        return x.flatten(2).transpose(1, 2)

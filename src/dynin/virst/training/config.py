@@ -25,6 +25,7 @@ from dynin.virst.tracker import Propagation
 
 Stage = Literal["warm", "alignment", "few_frame", "propagation"]
 Part = Literal["backbone", "fusions", "memory", "encoder"]
+Addition = Literal["points", "details"]
 LEARNS: Mapping[Stage, tuple[Part, ...]] = {
     "warm": ("memory", "encoder"),
     "alignment": ("backbone", "fusions"),
@@ -103,6 +104,8 @@ class VirstTrainConfig:
     """A new VIRST; with `init`, what of that one's settings shall be others is not asked for here."""
     init: str = ""
     """A VIRST folder to go on from; empty starts a new one by `model`."""
+    adds: tuple[Addition, ...] = ()
+    """What that VIRST gains first: "points" as by `fusion.has_points`, "details" as by `backbone.reader_details`."""
     learns: tuple[Part, ...] = ()
     """What learns instead of what the stage says; see `LEARNS`."""
     data: Mapping[str, DataConfig] = field(default_factory=lambda: {"world": DataConfig()})
@@ -171,6 +174,11 @@ class VirstTrainConfig:
                 raise ConfigError(f"setting {name!r} is {getattr(self, name)}; expected 0 or more")
         if not any(source.weight > 0 for source in self.data.values()):
             raise ConfigError(f"setting 'data' is {dict(self.data)}: nothing is drawn; give a weight above 0")
+        if self.adds and not self.init:
+            raise ConfigError(
+                f"setting 'adds' is {list(self.adds)} without 'init'; a new VIRST has what 'model' says, so set "
+                "'model.fusion.has_points' or 'model.backbone.reader_details' there"
+            )
         if bool(self.held_out) != bool(self.held_out_every):
             raise ConfigError(
                 f"setting 'held_out_every' is {self.held_out_every} and 'held_out' names "

@@ -81,7 +81,7 @@ class Objective(nn.Module):
         batch = step.batch
         assert batch.masks is not None
         text = None if step.text is None else self._told(step.text, generator)
-        pointed = None
+        pointed: dict[str, Float[Tensor, ""]] = {}
         if self.boxes is not None:
             costs = self._warm(batch, batch.masks, generator)
         else:
@@ -91,20 +91,20 @@ class Objective(nn.Module):
             costs = follow(found, batch, batch.masks, generator)
         loss = losses.total([cost.parts for cost in costs], text, self.config.loss)
         figures = _figures(costs)
-        if pointed is not None:
-            loss = loss + self.config.loss.cells * pointed
-            figures["cells"] = float(pointed.detach())
+        for name, cost in pointed.items():
+            loss = loss + getattr(self.config.loss, name) * cost
+            figures[name] = float(cost.detach())
         if text is not None:
             figures["token"] = float(losses.token_part(text).detach())
         return loss, figures
 
-    def _pointed(self, found: Prompted, truth: Tensor) -> Float[Tensor, ""] | None:
-        """What it costs to tell from the backbone's states of the frames where the target is.
+    def _pointed(self, found: Prompted, truth: Tensor) -> dict[str, Float[Tensor, ""]]:
+        """What telling costs from the backbone's states of the frames: which patches are of the target, where it lies.
 
         The second fusion tells it where it looks at them, and what is thrown away with the stage elsewhere.
         """
         if not self.config.loss.cells:
-            return None
+            return {}
         cells = found.reading.cells
         if cells is None or cells.states.shape[1] != truth.shape[1]:
             raise ConfigError(
@@ -115,7 +115,10 @@ class Objective(nn.Module):
         if logits is None:
             assert self.pointer is not None
             logits = self.pointer(cells.states.float()).squeeze(-1)
-        return losses.cells_part(logits.float(), cells, truth)
+        costs = {"cells": losses.cells_part(logits.float(), cells, truth)}
+        if self.config.loss.places and found.prompts.cell_places is not None:
+            costs["places"] = losses.places_part(found.prompts.cell_places.float(), cells, truth)
+        return costs
 
     def _told(self, text: TextBatch, generator: torch.Generator) -> TextScores | None:
         """What the backbone says of answers; no feature changes the [ST] embeddings there."""

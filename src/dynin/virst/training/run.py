@@ -74,7 +74,8 @@ def start(config: VirstTrainConfig, device: torch.device | str) -> Virst:
     In evaluation mode, as it stays: what is dropped in training is drawn by generators that are handed on.
     """
     if config.init:
-        return folders.load(config.init, device=device, is_learning=True)
+        model = folders.load(config.init, device=device, is_learning=True)
+        return folders.grown(model, config.adds, seed=config.seed) if config.adds else model
     return build(config.model, seed=config.seed, device=device).eval()
 
 

@@ -142,6 +142,37 @@ def test_a_stage_takes_what_the_backbone_of_another_virst_learned_and_nothing_el
         BackboneConfig(learned_start="a", reader_start="b", reader_width=16)
 
 
+def reading(start, tmp_path, name="first", **more):
+    """Settings of a VIRST whose second fusion looks at what its backbone read."""
+    config = settings(start, tmp_path, name=name, **more)
+    model = replace(config.model, frames=FrameConfig(num_frames=4, num_seg=4))
+    model = replace(model, fusion=replace(model.fusion, reads_cells=True))
+    return replace(config, model=replace(model, backbone=replace(model.backbone, reader_width=16)))
+
+
+def test_a_run_may_add_to_the_virst_that_it_goes_on_from(start, tmp_path):
+    run.train(reading(start, tmp_path))
+    run.export(reading(start, tmp_path), tmp_path / "model", {})
+    old = folder.load(tmp_path / "model")
+    config = settings(start, tmp_path, name="more", init=str(tmp_path / "model"), adds=("points", "details"))
+    begun = run.start(config, "cpu")
+    held = old.state_dict()
+    new = {name for name in begun.state_dict() if name not in held}
+    assert {name.split(".")[1] for name in new} == {"points", "reader"}
+    assert all(torch.equal(value, begun.state_dict()[name]) for name, value in held.items())
+    assert {name for name in new if begun.get_parameter(name).requires_grad} == new
+    run.train(config)
+    run.export(config, tmp_path / "grown", {})
+    again = folder.load(tmp_path / "grown")
+    assert again.config.fusion.has_points
+    assert again.config.backbone.reader_details
+    twice = replace(config, init=str(tmp_path / "grown"), adds=("details",), name="twice")
+    with pytest.raises(ConfigError, match=r"has details; leave it out"):
+        run.start(twice, "cpu")
+    with pytest.raises(ConfigError, match=r"'adds' is \['points'\] without 'init'"):
+        settings(start, tmp_path, adds=("points",))
+
+
 def test_a_run_lowers_its_loss(start, tmp_path):
     data = {"world": DataConfig(num_videos=1, num_frames=12)}
     optimizer = OptimizerConfig(learning_rate=3e-3, matrix_rate=0.0, warmup_steps=1, weight_decay=0.0)
