@@ -24,6 +24,8 @@ KIND, READER = "virst", "frame-reader"
 """Of checkpoints."""
 CONFIG = "config.json"
 BACKBONE, BRANCH = "backbone.", "branch."
+DETAIL = "reader.detail."
+"""Of a backbone: what the reader of frames tells besides codes."""
 
 
 def build(config: VirstConfig, *, seed: int, device: torch.device | str | None = None) -> Virst:
@@ -105,7 +107,9 @@ def take_learned(backbone: Backbone, config: BackboneConfig) -> None:
     assert isinstance(backbone, nn.Module)
     own = {name: value for name, value in backbone.state_dict().items() if backbone.is_learned(name)}
     held = {name.removeprefix(BACKBONE): value for name, value in part.tensors.items() if name.startswith(BACKBONE)}
-    checkpoint.require_fit({name: tuple(value.shape) for name, value in own.items()}, held)
+    missing = {name for name in own if name.startswith(DETAIL) and name not in held}  # these start as nothing
+    wanted = {name: tuple(value.shape) for name, value in own.items() if name not in missing}
+    checkpoint.require_fit(wanted, held)
     backbone.load_state_dict({name: value.float() for name, value in held.items()}, strict=False)
 
 

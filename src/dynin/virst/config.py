@@ -106,8 +106,11 @@ class FusionConfig:
             raise ConfigError(f"setting 'fusion.num_downs' is {self.num_downs}; expected 0 or more")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"setting 'fusion.dropout' is {self.dropout}; expected 0 to below 1")
-        if self.has_points and not self.reads_cells:
-            raise ConfigError("setting 'fusion.has_points' is on without 'fusion.reads_cells'; give both")
+        if self.has_points and not (self.reads_cells and self.second == "fusion"):
+            raise ConfigError(
+                f"setting 'fusion.has_points' is on, 'fusion.reads_cells' {'on' if self.reads_cells else 'off'} and "
+                f"'fusion.second' {self.second!r}: it is the second fusion that finds points, where it reads cells"
+            )
         if not self.theta > 1:
             raise ConfigError(f"setting 'fusion.theta' is {self.theta}; expected a number above 1")
 

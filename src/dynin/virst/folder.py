@@ -24,9 +24,11 @@ from dynin.errors import CheckpointError, ConfigError
 from dynin.repository import require_replaceable
 from dynin.virst.branch import build as branches
 from dynin.virst.branch.sam2 import Sam2Branch
-from dynin.virst.build import BACKBONE, KIND, backbone_of, read_branch, read_virst, require_start
+from dynin.virst.build import BACKBONE, DETAIL, KIND, backbone_of, read_branch, read_virst, require_start
 from dynin.virst.config import VirstConfig
 from dynin.virst.model import Virst
+
+POINTS = "second.points."
 
 
 def learned(model: Virst) -> dict[str, Tensor]:
@@ -87,7 +89,7 @@ def grown(model: Virst, adds: Collection[str], *, seed: int) -> Virst:
         seed: Of the new weights.
 
     Raises:
-        ConfigError: If it has them, or what they need is not there.
+        ConfigError: If it has them, or has nothing that they could be added to.
     """
     config = model.config
     has = {"points": config.fusion.has_points, "details": config.backbone.reader_details}
@@ -95,12 +97,28 @@ def grown(model: Virst, adds: Collection[str], *, seed: int) -> Virst:
         raise ConfigError(
             f"setting 'adds' is {list(adds)}: the VIRST to start from has {' and '.join(twice)}; leave it out"
         )
+    lacks = {
+        "points": "a second fusion that reads cells" if not _finds_points(config) else "",
+        "details": "a reader of frames" if not config.backbone.reader_width else "",
+    }
+    if wanting := [f"{name} need {lacks[name]}" for name in adds if lacks[name]]:
+        raise ConfigError(
+            f"setting 'adds' is {list(adds)}: {', '.join(wanting)}, which the VIRST to start from lacks; leave that out"
+        )
     fusion = replace(config.fusion, has_points=config.fusion.has_points or "points" in adds)
     settings = replace(config.backbone, reader_details=config.backbone.reader_details or "details" in adds)
     config = replace(config, fusion=fusion, backbone=settings)
     whole = Virst(config, backbone_of(config, seed=seed, device=model.device), model.branch, seed=seed)
-    whole.load_state_dict(model.state_dict(), strict=False)
+    missing, unknown = whole.load_state_dict(model.state_dict(), strict=False)
+    strange = [name for name in missing if not name.startswith((POINTS, BACKBONE + DETAIL))] + list(unknown)
+    if strange:
+        raise ConfigError(f"a VIRST that grows would lose {', '.join(strange)}; this is a fault of the code")
     return whole.to(model.device).eval()
+
+
+def _finds_points(config: VirstConfig) -> bool:
+    fusion, kind = config.fusion, config.backbone.kind
+    return fusion.reads_cells and fusion.second == "fusion" and kind == "dynin"
 
 
 def load(

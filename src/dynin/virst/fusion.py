@@ -28,8 +28,9 @@ from dynin.virst.rotary import angles, axis_dim, rotate_pairs
 class Prompts:
     """What the mask branch is told."""
 
-    tokens: Float[Tensor, "R N T C"]
-    """N prompt tokens for every frame; anything finite where there is no frame."""
+    tokens: Float[Tensor, "R M T C"]
+    """M prompts for every frame: one of each [ST] token and, with points, of each patch; anything finite where there is
+    no frame."""
     frame_scores: Float[Tensor, "R T"] | None = None
     """How much of the last layer's attention falls on a cell of each frame, in the mean; None where there is none.
 
@@ -37,7 +38,7 @@ class Prompts:
     cell_logits: Float[Tensor, "R T P"] | None = None
     """How sure it is that each of the backbone's patches holds what is meant; None where they are not looked at."""
     cell_places: Float[Tensor, "R T P 2"] | None = None
-    """Where it would lie in each patch, column and row in shares of the frame's sides; None without points."""
+    """Where it would lie in or near each patch, column and row in shares of the frame's sides; None without points."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -64,8 +65,7 @@ class Read:
     """Of each patch: column and row, in shares of the frame's sides."""
     place: Place
 
-    @property
-    def places(self) -> Float[Tensor, "P C"]:
+    def codes(self) -> Float[Tensor, "P C"]:
         """The code of each patch's middle."""
         return self.place(self.middles[None])[0]
 
@@ -278,11 +278,11 @@ class SecondFusion(nn.Module):
         logits = self.pointer(states).squeeze(-1)
         share = logits.softmax(dim=-1)  # R T P
         if self.points is None:
-            return Prompts(tokens=self.gate * tokens + (share @ read.places)[:, None], cell_logits=logits)
+            return Prompts(tokens=self.gate * tokens + (share @ read.codes())[:, None], cell_logits=logits)
         at = self.points.places(states, read.middles, grid, quarters_of(seen.features, grid, videos))
         codes = read.place(at.flatten(0, 1)).unflatten(0, at.shape[:2])  # R T P C
         start = (share[..., None] * codes).sum(dim=2)  # R T C
-        points = self.points.prompts(states, codes, logits).transpose(1, 2)
+        points = self.points.prompts(states, codes, logits.sigmoid(), share).transpose(1, 2)
         tokens = torch.cat((self.gate * tokens + start[:, None], points), dim=1)
         return Prompts(tokens=tokens, cell_logits=logits, cell_places=at)
 
@@ -290,7 +290,8 @@ class SecondFusion(nn.Module):
         """The backbone's states of the frames as cells: what each says, and the branch's code of where it is."""
         states, (rows, columns) = read.cells.states, read.cells.grid
         num_rows, num_times, num_cells, _ = states.shape
-        values = self.own_norm(self.own_proj(states.to(read.places.dtype)) + self.place_proj(read.places))
+        codes = read.codes()
+        values = self.own_norm(self.own_proj(states.to(codes.dtype)) + self.place_proj(codes))
         each = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).to(states.device).float()
         sides = self._sides(seen)
         spots = (each + 0.5) * torch.tensor([sides[0] / rows, sides[1] / columns], device=states.device) - 0.5

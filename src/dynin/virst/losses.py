@@ -89,12 +89,10 @@ def places_part(
     truth = masks.to(places.dtype)
     across = (torch.arange(width, device=masks.device) + 0.5) / width
     down = (torch.arange(height, device=masks.device) + 0.5) / height
-    sides = (height // rows, width // columns)
-    margin = (sides[1] // 2, sides[1] // 2, sides[0] // 2, sides[0] // 2)
 
     def near(values: Float[Tensor, "R T Y X"]) -> Float[Tensor, "R T P"]:
-        window = (sides[0] + 2 * (sides[0] // 2), sides[1] + 2 * (sides[1] // 2))
-        return F.avg_pool2d(F.pad(values, margin), window, sides).flatten(2)
+        quarters = F.pad(F.adaptive_avg_pool2d(values, (2 * rows, 2 * columns)), (1, 1, 1, 1))
+        return F.avg_pool2d(quarters, 4, stride=2).flatten(2)
 
     amount = near(truth).clamp(min=1e-6)
     middles = torch.stack((near(truth * across), near(truth * down[:, None])), dim=-1) / amount[..., None]

@@ -18,6 +18,7 @@ from dynin.virst.build import READER, build
 from dynin.virst.config import BranchConfig, FusionConfig, LossConfig
 from dynin.virst.losses import places_part
 from dynin.virst.panel import Panel
+from dynin.virst.points import Points, quarters_of
 from dynin.virst.segment import SegmentConfig, Segmenter
 from dynin.virst.training.config import VirstTrainConfig
 from dynin.virst.training.objective import Objective
@@ -58,15 +59,70 @@ def test_each_patch_is_a_prompt_behind_those_of_the_tokens():
     assert_close(found.tokens[0, 0], found.cell_logits[0].softmax(dim=-1) @ codes)
 
 
+def points(st_dim: int = 3, dim: int = 2) -> Points:
+    """With weights that are not drawn: what is told is seen."""
+    made = Points(st_dim, dim)
+    for value in made.parameters():
+        torch.nn.init.zeros_(value)
+    return made
+
+
 @torch.no_grad()
-def test_how_far_a_patch_is_meant_is_in_its_prompt():
+def test_an_offset_of_one_is_the_way_from_a_patch_to_its_edge():
+    made, grid = points(), (2, 3)
+    made.offset[2].bias.copy_(torch.tensor([1.0, -1.0]))
+    middles = torch.rand(6, 2)
+    found = made.places(torch.rand(1, 1, 6, 3), middles, grid, torch.rand(1, 1, 6, 8))
+    assert_close(found[0, 0] - middles, torch.tensor([1 / 6, -1 / 4]).expand(6, 2))
+
+
+@torch.no_grad()
+def test_an_offset_knows_the_state_and_the_quarters():
+    made = Points(3, 2)
+    states, quarters, middles = torch.rand(1, 1, 6, 3), torch.rand(1, 1, 6, 8), torch.rand(6, 2)
+    found = made.places(states, middles, (2, 3), quarters)
+    assert (made.places(states + 1, middles, (2, 3), quarters) != found).any()
+    assert (made.places(states, middles, (2, 3), quarters + 1) != found).any()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("column", "told"), [(0, "states"), (3, "probs"), (4, "shares")])
+def test_a_point_says_what_its_patch_is_and_how_far_it_is_meant(column, told):
+    made = points()
+    made.mark.weight[1, column] = 1.0
+    values = {"states": torch.rand(1, 1, 6, 3), "probs": torch.rand(1, 1, 6), "shares": torch.rand(1, 1, 6)}
+    codes = torch.rand(1, 1, 6, 2)
+    found = made.prompts(codes=codes, **values)
+    assert_close(found[..., 0], codes[..., 0])
+    assert_close(found[..., 1] - codes[..., 1], values[told][..., 0] if told == "states" else values[told])
+
+
+@torch.no_grad()
+def test_a_model_tells_its_points_both_how_far_a_patch_is_meant():
     virst = make_virst(POINTS).eval()
-    virst.second.points.mark.weight[:, : virst.backbone.width].zero_()
+    for value in virst.second.points.mark.parameters():
+        value.zero_()
     batch = make_batch([[example()]], virst.sizes)
-    before = virst(batch).prompts.tokens[:, CONFIG.num_st :]
-    virst.second.pointer.bias.add_(2.0)  # every patch alike, so that the share of each stays
-    after = virst(batch).prompts.tokens[:, CONFIG.num_st :]
-    assert (after - before).abs().amax() > 1e-3
+    plain = virst(batch).prompts
+    logits = plain.cell_logits[0, 0]
+    for column, told in ((-2, logits.sigmoid()), (-1, logits.softmax(dim=-1))):
+        virst.second.points.mark.weight.zero_()
+        virst.second.points.mark.weight[0, column] = 1.0
+        found = virst(batch).prompts.tokens - plain.tokens
+        assert_close(found[0, CONFIG.num_st :, 0, 0], told, atol=1e-5, rtol=1e-4)
+
+
+def test_quarters_lie_in_their_patch():
+    features = (
+        torch.arange(2 * 3 * 2 * 4 * 6).float().reshape(2, 3, 2, 4, 6)
+    )  # a feature for each quarter, 2 x 3 patches
+    found = quarters_of(features, (2, 3), torch.tensor([1, 0, 1]))
+    assert found.shape == (3, 3, 6, 8)
+    whole = features[1, 2, :, 2:4, 4:6]  # the last patch of the last frame of the second video
+    assert_close(found[0, 2, 5], whole.flatten())
+    assert_close(found[1, 0, 1], features[0, 0, :, 0:2, 2:4].flatten())
+    doubled = features.repeat_interleave(2, dim=3).repeat_interleave(2, dim=4)
+    assert_close(quarters_of(doubled, (2, 3), torch.tensor([1, 0, 1])), found)
 
 
 @torch.no_grad()
@@ -92,18 +148,29 @@ def test_one_at_a_time_and_many_at_once_give_the_same_masks():
         assert bool((alone == torch.from_numpy(masks)).float().mean() > 0.999)
 
 
-def test_everything_that_is_new_learns():
-    virst = stirred().train().requires_grad_(True)
-    config = VirstTrainConfig(
-        name="x", stage="alignment", steps=1, model=virst.config, loss=LossConfig(cells=1.0, places=1.0)
-    )
-    objective = Objective(virst, config)
+def asked(virst, **weights):
+    config = VirstTrainConfig(name="x", stage="alignment", steps=1, model=virst.config, loss=LossConfig(**weights))
     batch = make_batch([[example("the dog"), example("nothing", is_empty=True)]], virst.sizes)
-    loss, figures = objective(Step(batch=batch), torch.Generator().manual_seed(0))
+    return Objective(virst, config)(Step(batch=batch), torch.Generator().manual_seed(0), drops=False)
+
+
+@pytest.mark.parametrize("places", [0.0, 1.0])
+def test_everything_that_is_new_learns_by_masks_alone_too(places):
+    virst = stirred().train().requires_grad_(True)
+    loss, figures = asked(virst, cells=1.0, places=places)
     loss.backward()
-    assert figures["places"] > 0
+    assert ("places" in figures) == bool(places)
     for name in ("backbone.reader.detail", "second.points.offset.0", "second.points.offset.2", "second.points.mark"):
         assert virst.get_parameter(f"{name}.weight").grad.any(), name
+
+
+def test_each_part_of_telling_has_its_own_weight():
+    virst = stirred()
+    bare, _ = asked(virst)
+    both, figures = asked(virst, cells=2.0, places=3.0)
+    assert float((both - bare).detach()) == pytest.approx(2 * figures["cells"] + 3 * figures["places"], rel=1e-4)
+    alone, figures = asked(virst, places=3.0)
+    assert float((alone - bare).detach()) == pytest.approx(3 * figures["places"], rel=1e-4)
 
 
 @torch.no_grad()
@@ -147,6 +214,17 @@ def test_a_target_that_reaches_into_the_next_patch_counts_with_its_whole():
     assert float(places_part(places, cells, target)) == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.parametrize(("sides", "grid"), [((30, 45), (8, 4)), ((35, 35), (3, 3)), ((8, 8), (16, 16))])
+def test_places_are_told_on_grids_that_do_not_divide_the_frame(sides, grid):
+    rows, columns = grid
+    masks = torch.zeros(1, 1, *sides, dtype=torch.bool)
+    masks[0, 0, -1, -1] = True
+    states = torch.zeros(1, 1, rows * columns, 3)
+    cells = CellStates(states=states, is_frame=torch.ones(1, 1, dtype=torch.bool), grid=grid)
+    places = torch.tensor([1 - 0.5 / sides[1], 1 - 0.5 / sides[0]]).expand(1, 1, rows * columns, 2)
+    assert float(places_part(places, cells, masks)) == pytest.approx(0, abs=1e-5)
+
+
 def test_a_reader_trained_without_details_is_taken(tmp_path):
     start = tiny_model(tmp_path / "start")
     config = replace(
@@ -167,8 +245,12 @@ def test_a_reader_trained_without_details_is_taken(tmp_path):
 
 
 def test_settings_that_mean_nothing_are_refused():
-    with pytest.raises(ConfigError, match=r"'fusion.has_points' is on without 'fusion.reads_cells'"):
+    with pytest.raises(ConfigError, match=r"'fusion.has_points' is on, 'fusion.reads_cells' off"):
         FusionConfig(has_points=True)
+    with pytest.raises(ConfigError, match=r"'fusion.second' 'mlp'"):
+        FusionConfig(has_points=True, reads_cells=True, second="mlp")
+    with pytest.raises(ConfigError, match=r"'loss.places' is 1.0, and this model has no points"):
+        asked(make_virst(CONFIG), places=1.0)
     with pytest.raises(ConfigError, match=r"'backbone.reader_details' is on without 'backbone.reader_width'"):
         replace(CONFIG.backbone, reader_details=True)
     with pytest.raises(ConfigError, match=r"'loss.places' is -1"):

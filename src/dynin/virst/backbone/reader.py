@@ -1,7 +1,7 @@
 """Frames into the codes of a picture tokenizer, where things do not lie on its grid.
 
-Enters: frames. Leaves: for every patch, how likely each code is. Does not know sentences, networks that read codes, or
-files.
+Enters: frames. Leaves: for every patch, how likely each code is, and what was seen besides. Does not know sentences,
+networks that read codes, or files.
 
 The small picture tokenizer looks at one patch at a time, and its codes mean things that fill patches, as the pictures
 that it was made for show them. In a video things lie anywhere: cut by the grid, they become codes that mean nothing.
@@ -56,7 +56,7 @@ class FrameReader(nn.Module):
         return logits
 
     def features(self, frames: Float[Tensor, "F 3 Y X"]) -> Float[Tensor, "F N W"]:
-        """What codes and details follow from."""
+        """What codes and details follow from: W numbers, twice the width, for each patch; frames as in `forward`."""
         x = frames
         for layer, norm in zip(self.layers, self.norms, strict=True):
             found = F.gelu(norm(layer(x)))

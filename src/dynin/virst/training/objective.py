@@ -48,10 +48,15 @@ class Objective(nn.Module):
         """Take a model and say what of it learns.
 
         Raises:
-            ConfigError: If nothing would.
+            ConfigError: If nothing would, or the loss asks for places that the model does not tell.
         """
         super().__init__()
         self.model, self.config = model, config
+        if config.loss.places and not model.config.fusion.has_points:
+            raise ConfigError(
+                f"setting 'loss.places' is {config.loss.places}, and this model has no points that could lie anywhere; "
+                "set it to 0, or give the model points ('fusion.has_points', or 'adds' beside 'init')"
+            )
         generator = torch.Generator().manual_seed(config.seed)
         is_warm = config.stage == "warm"
         self.boxes = BoxPrompter(model.config.num_st, model.branch.width, generator) if is_warm else None
@@ -99,12 +104,16 @@ class Objective(nn.Module):
         return loss, figures
 
     def _pointed(self, found: Prompted, truth: Tensor) -> dict[str, Float[Tensor, ""]]:
-        """What telling costs from the backbone's states of the frames: which patches are of the target, where it lies.
+        """What it costs to tell which patches are of the target, and where it lies in them.
 
-        The second fusion tells it where it looks at them, and what is thrown away with the stage elsewhere.
+        The backbone's states of the frames say it: to the second fusion where it looks at them, and to what is thrown
+        away with the stage elsewhere.
         """
+        costs = {}
+        if self.config.loss.places:
+            costs["places"] = self._placed(found, truth)
         if not self.config.loss.cells:
-            return {}
+            return costs
         cells = found.reading.cells
         if cells is None or cells.states.shape[1] != truth.shape[1]:
             raise ConfigError(
@@ -115,10 +124,14 @@ class Objective(nn.Module):
         if logits is None:
             assert self.pointer is not None
             logits = self.pointer(cells.states.float()).squeeze(-1)
-        costs = {"cells": losses.cells_part(logits.float(), cells, truth)}
-        if self.config.loss.places and found.prompts.cell_places is not None:
-            costs["places"] = losses.places_part(found.prompts.cell_places.float(), cells, truth)
-        return costs
+        return costs | {"cells": losses.cells_part(logits.float(), cells, truth)}
+
+    def _placed(self, found: Prompted, truth: Tensor) -> Float[Tensor, ""]:
+        """What it costs to tell where the target lies; errors as in the constructor."""
+        places, cells = found.prompts.cell_places, found.reading.cells
+        assert places is not None
+        assert cells is not None
+        return losses.places_part(places.float(), cells, truth)
 
     def _told(self, text: TextBatch, generator: torch.Generator) -> TextScores | None:
         """What the backbone says of answers; no feature changes the [ST] embeddings there."""

@@ -14,7 +14,8 @@ from dynin.errors import CheckpointError, ConfigError, TrainingError
 from dynin.testing import tiny_model
 from dynin.training.config import LoraConfig, OptimizerConfig
 from dynin.virst import folder
-from dynin.virst.config import BackboneConfig, BranchConfig, FrameConfig, FusionConfig, VirstConfig
+from dynin.virst.build import build
+from dynin.virst.config import BackboneConfig, BranchConfig, FrameConfig, FusionConfig, LossConfig, VirstConfig
 from dynin.virst.training import run
 from dynin.virst.training.boxes import BoxPrompter, boxes_of, outline
 from dynin.virst.training.config import DataConfig, TextConfig, VirstTrainConfig
@@ -155,17 +156,29 @@ def test_a_run_may_add_to_the_virst_that_it_goes_on_from(start, tmp_path):
     run.export(reading(start, tmp_path), tmp_path / "model", {})
     old = folder.load(tmp_path / "model")
     config = settings(start, tmp_path, name="more", init=str(tmp_path / "model"), adds=("points", "details"))
+    config = replace(config, loss=LossConfig(places=1.0))
     begun = run.start(config, "cpu")
     held = old.state_dict()
     new = {name for name in begun.state_dict() if name not in held}
     assert {name.split(".")[1] for name in new} == {"points", "reader"}
     assert all(torch.equal(value, begun.state_dict()[name]) for name, value in held.items())
     assert {name for name in new if begun.get_parameter(name).requires_grad} == new
-    run.train(config)
+    learned = run.train(config).model.state_dict()
+    assert all((learned[name] != begun.state_dict()[name]).any() for name in new)
     run.export(config, tmp_path / "grown", {})
     again = folder.load(tmp_path / "grown")
     assert again.config.fusion.has_points
     assert again.config.backbone.reader_details
+    one, other = (folder.grown(old, ("points",), seed=seed) for seed in (1, 2))
+    assert not torch.equal(one.second.points.mark.weight, other.second.points.mark.weight)
+    later = folder.grown(one, ("details",), seed=3)
+    assert torch.equal(later.second.points.mark.weight, one.second.points.mark.weight)
+    assert not later.backbone.reader.detail.weight.any()
+    taking = replace(begun.config.backbone, learned_start=str(tmp_path / "model"))
+    assert not build(replace(begun.config, backbone=taking), seed=1).backbone.reader.detail.weight.any()
+    plain = settings(start, tmp_path, name="plain")
+    with pytest.raises(ConfigError, match="points need a second fusion that reads cells, details need a reader"):
+        folder.grown(run.start(plain, "cpu"), ("points", "details"), seed=1)
     twice = replace(config, init=str(tmp_path / "grown"), adds=("details",), name="twice")
     with pytest.raises(ConfigError, match=r"has details; leave it out"):
         run.start(twice, "cpu")
