@@ -220,12 +220,17 @@ class VirstConfig:
     """Whether each [ST] token has an embedding of its own.
 
     Parity: the published model has one for all, told apart by the digits between them and by their order."""
+    least_presence: float = 0.0
+    """A sentence is about nothing where the probability of being visible, by the seen frames' own prompts and in their
+    mean, is lower than this; 0 leaves it to each frame."""
     frames: FrameConfig = field(default_factory=FrameConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     branch: BranchConfig = field(default_factory=BranchConfig)
 
     def __post_init__(self) -> None:
-        """ConfigError without an [ST] token."""
+        """ConfigError without an [ST] token, or for what is no probability."""
+        if not 0 <= self.least_presence <= 1:
+            raise ConfigError(f"setting 'least_presence' is {self.least_presence}; expected a probability from 0 to 1")
         if self.num_st < 1:
             raise ConfigError(f"setting 'num_st' is {self.num_st}; expected at least 1")

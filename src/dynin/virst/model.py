@@ -188,6 +188,14 @@ class Virst(nn.Module):
         places = self._places(found, rows, frames)
         return Tracker(self.branch, tracker).prompt(found.features.take(places), found.prompts.tokens[rows, :, frames])
 
+    def presence(self, features: FrameFeatures, prompts: Float[Tensor, "F M C"], tracker: TrackerConfig) -> float:
+        """The probability that the target is visible, in the mean over frames, each by its own prompts.
+
+        Args:
+            features: Of the frames.
+        """
+        return float(Tracker(self.branch, tracker).prompt(features, prompts).object_score.sigmoid().mean())
+
     def tracked(
         self,
         found: Prompted,

@@ -169,6 +169,21 @@ class Panel:
         Raises:
             RequestError: If the policy lacks something.
         """
+        is_there = self._are_there(looked, config)
+        found = self._found(looked, config, seed)
+        return [mask if there else np.zeros_like(mask) for mask, there in zip(found, is_there, strict=True)]
+
+    def _are_there(self, looked: Looked, config: SegmentConfig) -> list[bool]:
+        """Whether each sentence is about something, see `VirstConfig.least_presence`."""
+        least = self.model.config.least_presence if config.least_presence is None else config.least_presence
+        if not least:
+            return [True] * len(looked.rows)
+        tracker = _tracker_of(config, 1)
+        scores = [self._prompted(looked, at, tracker)[0].object_score.sigmoid() for at in looked.pixels.candidates]
+        return (torch.stack(scores).mean(dim=0) >= least).tolist()
+
+    def _found(self, looked: Looked, config: SegmentConfig, seed: int) -> list[ClipMasks]:
+        """Masks wherever frames show them; arguments and errors as in `masks`."""
         if isinstance(config.anchors, Dynamic):
             return [self._by_confidence(looked, row, config, config.anchors) for row in range(len(looked.rows))]
         policy: AnchorPolicy = config.anchors

@@ -83,6 +83,8 @@ class SegmentConfig:
     """Frames encoded at a time."""
     threshold: float = 0.5
     """Probability of being visible above which an object is: a calibrated one says better when there is no target."""
+    least_presence: float | None = None
+    """As `VirstConfig.least_presence`; None for what the model says."""
     overlaps: bool | None = None
     """Read and encode frames in a thread while masks are made. None where the thread has cores: torch on a GPU, or with
     at most half as many threads as there are cores. Masks are the same."""
@@ -119,6 +121,8 @@ class _Seen:
     """Of these."""
     tokens: Float[Tensor, "N T D"]
     """Their prompts."""
+    is_there: bool
+    """Whether the sentence is about something."""
     likeness: tuple[float, ...] | None
     areas: tuple[float, ...] | None
 
@@ -193,7 +197,7 @@ class Segmenter:
         )
         done = 0
         for index, output in self._masks(seen, frames, generator):
-            yield self._lifted(index, held.pop(index), output, fit)
+            yield self._lifted(index, held.pop(index), output, fit, seen.is_there)
             done += 1
             progress(done, video.num_frames)
         if done != video.num_frames:
@@ -256,10 +260,13 @@ class Segmenter:
         likeness = None
         if isinstance(self.config.anchors, TextSimilarity) and self.likeness is not None:
             likeness = self.likeness([looked.clips[looked.chosen.index(index)] for index in own], sentence)
+        tokens = prompts.tokens[0][:, [looked.seen.index(index) for index in own]]
+        least = model.config.least_presence if self.config.least_presence is None else self.config.least_presence
         return _Seen(
             frames=own,
             features=features,
-            tokens=prompts.tokens[0][:, [looked.seen.index(index) for index in own]],
+            tokens=tokens,
+            is_there=not least or model.presence(features, tokens.transpose(0, 1), self.config.tracker) >= least,
             likeness=likeness,
             areas=None if areas is None else areas(own),
         )
@@ -321,10 +328,10 @@ class Segmenter:
                 yield frame, output
             tracker.forget(frame + 1)
 
-    def _lifted(self, index: int, frame: Frame, output: MaskOutput, fit: Fit) -> FrameMask:
+    def _lifted(self, index: int, frame: Frame, output: MaskOutput, fit: Fit, is_there: bool) -> FrameMask:
         probability = float(output.object_score.sigmoid())
         mask = np.zeros((fit.height, fit.width), dtype=bool)
-        if probability > self.config.threshold:
+        if is_there and probability > self.config.threshold:
             mask = (fit.lift(output.mask_logits)[0] > 0).cpu().numpy()
         return FrameMask(
             index=index,
