@@ -15,7 +15,8 @@ For each frame, in this order:
    video has reached);
 2. the mask is propagated from the set, if there is one;
 3. a candidate is decoded from its prompts too. Where the two masks agree, or the prompted one is trusted more, it is
-   taken, and admitted if its confidence reaches the bar; otherwise it is dismissed for good;
+   taken, and admitted if its confidence reaches the bar; otherwise it is dismissed for good. Memory that sees nothing
+   has no say against a prompted mask that does: it may have lost the object;
 4. any other frame whose propagated mask is trusted little, or that has none, is decoded from the prompts of the nearest
    candidate; if that is trusted more it is taken, and the frame becomes an anchor if its confidence reaches the bar.
 
@@ -152,10 +153,7 @@ class Updater:
 
     def _of_candidate(self, frame: int, features: FrameFeatures, spread: MaskOutput | None) -> MaskOutput:
         own = self._ahead.pop(frame, None) or self._prompted(features, frame)
-        is_doubted = (
-            spread is not None and agreement(own, spread) < self.policy.least_agreement and trust(spread) > trust(own)
-        )
-        if not is_doubted or spread is None:
+        if spread is None or not self._is_doubted(own, spread):
             if frame not in self._known:
                 self._consider(frame, features, own)
             return own
@@ -163,6 +161,11 @@ class Updater:
             self.count.dismissed += 1
             self.tracker.bank.anchors.pop(frame, None)
         return spread
+
+    def _is_doubted(self, own: MaskOutput, spread: MaskOutput) -> bool:
+        """Whether the mask from memory takes the place of a candidate's own."""
+        is_lost = bool(own.object_score > 0) and not bool(spread.object_score > 0)
+        return not is_lost and agreement(own, spread) < self.policy.least_agreement and trust(spread) > trust(own)
 
     def _propagated(self, frame: int, features: FrameFeatures) -> MaskOutput:
         """From memory, without the memory of the frame itself."""

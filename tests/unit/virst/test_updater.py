@@ -130,6 +130,16 @@ def test_a_prompt_that_is_trusted_more_than_the_track_corrects_it() -> None:
     assert sorted(branch.looked_at[5]) == [0, 3]
 
 
+def test_a_track_that_lost_the_object_has_no_say_against_a_prompt_that_finds_it() -> None:
+    own = {0: (LEFT, 0.9), 1: (LEFT, 0.6)}
+    updater, masks = walk(Scripted(own=own, spread={1: (GONE, 0.99)}), CAUSAL, [0, 1], 2)
+    assert masks == {0: LEFT, 1: LEFT}
+    assert updater.count.admitted == 2
+    own = {0: (LEFT, 0.9), 1: (GONE, 0.6)}
+    _, masks = walk(Scripted(own=own, spread={1: (LEFT, 0.99)}), CAUSAL, [0, 1], 2)
+    assert masks == {0: LEFT, 1: LEFT}  # the other way round it has
+
+
 def test_a_frame_without_the_object_is_no_anchor_but_its_emptiness_counts() -> None:
     own = {0: (LEFT, 0.9), 3: (GONE, 0.98)}
     branch = Scripted(own=own, spread={frame: (LEFT, 0.7) for frame in range(6)})
