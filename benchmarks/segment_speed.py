@@ -168,7 +168,7 @@ def one_sentence(clips: Sequence[Clip], repeats: int) -> dict[str, object]:
     ours, published, reordered = load(), folder.load(EMBEDDED_FOLDER), folder.load(EMBEDDED_FOLDER)
     frozen.lighten(published.branch.network, frozen.ENCODER)
     frozen.settle(reordered, folds=False)
-    segmenter = Segmenter(ours, SegmentConfig(anchors=Published()))
+    segmenter = Segmenter(ours, SegmentConfig(anchors=Published(), least_presence=0.0))
 
     def by_us() -> list[Masks]:
         return [[found.mask for found in segmenter.segment(clip.source, clip.sentence)] for clip in clips]
