@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from allocations import counted
+from processor import has_tiles
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -23,8 +24,9 @@ from dynin.training import optim
 from dynin.training.config import OptimizerConfig
 from tests.unit.training.test_parallel import torchrun
 
-NEAR, CLOSE = 0.1, 0.05
-"""Shares by which a plan may miss: where the libraries take room of their own, and where they do not."""
+NEAR, CLOSE, TILED = 0.1, 0.05, 0.15
+"""Shares by which a plan may miss: where the libraries take room of their own, where they do not, and where a processor
+lays products in 16 bits out in tiles first."""
 
 
 def network(num_rows: int = 300, *, num_layers: int = 2, mlp_dim: int = 512, **more: int) -> Transformer:
@@ -69,7 +71,8 @@ def test_a_pass_allocates_what_was_planned(dtype, is_padded, length, mlp_dim, nu
     attend = padding(2, length) if is_padded else None
     work = Pass(num_rows=2, length=length, num_places=1, num_choices=1, is_padded=is_padded)
     real = counted(lambda: model.hidden(ids, attend))
-    assert_near(memory.block_bytes(model.config, work, dtype.itemsize), real, CLOSE)
+    share = TILED if dtype == torch.bfloat16 and has_tiles() else CLOSE
+    assert_near(memory.block_bytes(model.config, work, dtype.itemsize), real, share)
 
 
 @pytest.mark.parametrize(

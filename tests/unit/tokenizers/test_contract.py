@@ -11,6 +11,7 @@ import pytest
 import tiny_codecs
 import torch
 from narrow_emova import emova_of_256_codes
+from processor import convolves_wrongly
 from torch import Tensor, nn
 
 from dynin.errors import MediaError, RequestError, VocabularyError
@@ -311,7 +312,8 @@ def test_it_moves_to_every_dtype_it_claims_and_back(row: Row) -> None:
         assert (tokenizer.fingerprint() != before) is changed
         codes = encode(tokenizer)
         assert codes.dtype == torch.int64
-        if row.frames_per_s is not None or isinstance(tokenizer, ImageTokenizer):
+        is_sound = dtype != torch.bfloat16 or not convolves_wrongly()
+        if is_sound and (row.frames_per_s is not None or isinstance(tokenizer, ImageTokenizer)):
             assert float((codes == expected).float().mean()) > 0.6
         again = decode(tokenizer, expected)
         assert again.dtype == torch.float32
