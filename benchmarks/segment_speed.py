@@ -4,7 +4,8 @@ Enters: a VIRST (the one that ships), held-out videos of Emoji World as MP4 file
 table, and a JSON with every turn, calls and floating-point operations of each part. Does not know how masks are found.
 
     ours        `Segmenter`, as `dynin segment` uses it: adapters in their matrices, lighter parts, a thread that reads
-                and encodes ahead; published anchors, so that the masks can be compared
+                and encodes ahead; published anchors and no judgement of a sentence by all frames (`least_presence`), so
+                that the masks can be compared
     published   `testing.oracle_virst`: the same networks in the published order, adapters beside their matrices; the
                 image encoder is as light as ours, since published code wastes nothing there
     reordered   the published order with all lighter parts: what is left of the ratio is due to order alone

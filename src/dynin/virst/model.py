@@ -6,7 +6,7 @@ know files, losses, which frames are anchors, or how a long video is streamed.
     canvases --branch, once a frame--> features --initial fusion--> [ST] embeddings --backbone--> [ST] states
                                           |                                                         |
                                           +--------------------- second fusion <--------------------+
-                                          |                           | N prompts for every frame
+                                          |                           | prompts for every frame
                                           +--> masks of frames <------+      of their own prompts, or by the tracker
 """
 
@@ -192,7 +192,8 @@ class Virst(nn.Module):
         """The probability that the target is visible, in the mean over frames, each by its own prompts.
 
         Args:
-            features: Of the frames.
+            features: Of F frames.
+            prompts: M of each frame.
         """
         return float(Tracker(self.branch, tracker).prompt(features, prompts).object_score.sigmoid().mean())
 
