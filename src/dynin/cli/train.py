@@ -3,7 +3,7 @@
 Enters: a config and overrides. Leaves: a model folder. Does not know losses.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -48,6 +48,17 @@ ExportOnly = Annotated[
 ]
 
 
+def is_first_after(learn: Callable[[], object]) -> bool:
+    """Whether this is the first process of `torchrun`, or the only one, once all have learned together."""
+    from dynin.training import processes
+
+    processes.join()
+    learn()
+    is_first = processes.rank() == 0
+    processes.leave()
+    return is_first
+
+
 def train(
     config: Annotated[Path, typer.Argument(help="The run's TOML file.")] = DEFAULT_CONFIG,
     settings: Settings = None,
@@ -60,18 +71,15 @@ def train(
     from dynin import __version__
     from dynin import config as configs
     from dynin.cli import device as devices
-    from dynin.training import processes
     from dynin.training import run as runs
     from dynin.training.config import TrainConfig
 
     run = configs.load(config, TrainConfig, settings or [])
-    if not export_only:
-        processes.join()
-        runs.run(run, device=devices.resolve(device), report=report, resuming=resuming.policy())
-        is_first = processes.rank() == 0
-        processes.leave()
-        if not is_first:
-            return
+    policy = resuming.policy()
+    if not export_only and not is_first_after(
+        lambda: runs.run(run, device=devices.resolve(device), report=report, resuming=policy)
+    ):
+        return
     folder = export or run.output / run.name / "model"
     facts = {"code": f"dynin {__version__}", "data": "Emoji World, train"}
     runs.export(run, folder, facts)

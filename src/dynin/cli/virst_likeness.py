@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dynin.cli.train import DeviceName, Export, ExportOnly, How, Resuming, Settings, report
+from dynin.cli.train import DeviceName, Export, ExportOnly, How, Resuming, Settings, is_first_after, report
 
 DEFAULT_CONFIG = Path("configs/virst/likeness.toml")
 
@@ -31,8 +31,11 @@ def train_likeness(
     from dynin.virst.training.likeness_source import open_sources
 
     run = configs.load(config, LikenessTrainConfig, settings or [])
-    if not export_only:
-        likeness.train(run, device=devices.resolve(device), report=report, resuming=resuming.policy())
+    policy = resuming.policy()
+    if not export_only and not is_first_after(
+        lambda: likeness.train(run, device=devices.resolve(device), report=report, resuming=policy)
+    ):
+        return
     folder = export or run.output / run.name / "model"
     facts = {"code": f"dynin {__version__}", "data": ", ".join(sorted({told.dataset for told in run.data.values()}))}
     found = likeness.export(run, folder, facts)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dynin.cli.train import DeviceName, Export, ExportOnly, How, Resuming, Settings, report
+from dynin.cli.train import DeviceName, Export, ExportOnly, How, Resuming, Settings, is_first_after, report
 
 DEFAULT_CONFIG = Path("configs/virst/reader.toml")
 
@@ -32,8 +32,11 @@ def train_reader(
 
     run = configs.load(config, ReaderTrainConfig, settings or [])
     tokenizer = models.load(run.init or None, device="cpu").tokenizers.image
-    if not export_only:
-        reader.train(run, tokenizer, device=devices.resolve(device), report=report, resuming=resuming.policy())
+    policy = resuming.policy()
+    if not export_only and not is_first_after(
+        lambda: reader.train(run, tokenizer, device=devices.resolve(device), report=report, resuming=policy)
+    ):
+        return
     folder = export or run.output / run.name / "model"
     found = reader.export(run, folder, {"code": f"dynin {__version__}", "data": "emoji-world"})
     held_out = PatchDrawer.open(run, tokenizer, "held_out")

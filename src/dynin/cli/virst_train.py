@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dynin.cli.train import DeviceName, Export, ExportOnly, How, Resuming, Settings, report
+from dynin.cli.train import DeviceName, Export, ExportOnly, How, Resuming, Settings, is_first_after, report
 
 
 def train(
@@ -27,8 +27,11 @@ def train(
     from dynin.virst.training.config import VirstTrainConfig
 
     run = configs.load(config, VirstTrainConfig, settings or [])
-    if not export_only:
-        runs.train(run, device=devices.resolve(device), report=report, resuming=resuming.policy())
+    policy = resuming.policy()
+    if not export_only and not is_first_after(
+        lambda: runs.train(run, device=devices.resolve(device), report=report, resuming=policy)
+    ):
+        return
     folder = export or run.output / run.name / "model"
     datasets = sorted({told.dataset for told in run.data.values() if told.weight > 0})
     runs.export(run, folder, {"code": f"dynin {__version__}", "data": ", ".join(datasets)})

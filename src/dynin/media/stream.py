@@ -23,7 +23,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from dynin.errors import MediaError
-from dynin.media import containers, files, image
+from dynin.media import containers, files, image, video
 
 MAX_FRAME_PX = 8_900_000
 """Largest width times height of a frame: 4096 x 2160."""
@@ -185,13 +185,9 @@ def _decoded_mp4(path: Path) -> Iterator[Frame]:
         stream = container.streams.video[0]
         stream.thread_count = 1  # so that what decoders hold does not grow with the machine
         start_s: float | None = None
-        for count, frame in enumerate(container.decode(stream)):
-            if frame.is_corrupt:
-                raise ValueError("damaged frame")
+        for count, (frame, levels) in enumerate(video.decoded(container, stream)):
             time_s = float(frame.pts * frame.time_base) if frame.pts is not None else count / float(stream.average_rate)
             start_s = time_s if start_s is None else start_s
-            quarter_turns = round(frame.rotation / 90)  # counter-clockwise, as the recording device noted
-            levels = np.rot90(frame.to_ndarray(format="rgb24"), quarter_turns)
             yield Frame(levels=np.ascontiguousarray(levels), time_s=time_s - start_s)
 
 

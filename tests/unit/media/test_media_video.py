@@ -220,7 +220,7 @@ def test_an_mp4_of_sound_alone_is_refused(tmp_path):
 
 def test_frames_over_the_limit_are_refused_before_one_is_returned(tmp_path, monkeypatch):
     video.write(tmp_path / "a.mp4", Video(frames=torch.zeros(1, 3, 1002, 2100), rate_hz=4.0), scale=1)
-    monkeypatch.setattr(video, "_mp4_frames", pytest.fail)
+    monkeypatch.setattr(video, "decoded", pytest.fail)
     with pytest.raises(MediaError, match=r"frames of 2100 x 1002 pixels, expected at most 2\.1 million"):
         video.read(tmp_path / "a.mp4", 1)
 
@@ -312,3 +312,13 @@ def test_a_video_unpacks_into_frames_and_rate():
     frames, rate_hz = clip
     assert frames is clip.frames
     assert rate_hz == 4.0
+
+
+def test_one_converter_gives_every_frame_the_levels_of_its_own(tmp_path):
+    frames = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (5, 3, 48, 64)).astype(np.float32))
+    video.write(tmp_path / "a.mp4", Video(frames=frames, rate_hz=4.0), scale=1)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        alone = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        together = [levels for _, levels in video.decoded(container, container.streams.video[0])]
+    assert np.array_equal(alone, together)

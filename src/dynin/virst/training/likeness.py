@@ -25,7 +25,7 @@ from dynin.media.files import replace_whole
 from dynin.optional import quietly
 from dynin.repository import require_replaceable
 from dynin.tokenizers.library import networks
-from dynin.training import optim, resume, single, state
+from dynin.training import optim, resume, state, whole
 from dynin.training.journal import Figures
 from dynin.virst import similarity
 from dynin.virst.similarity import MEAN, STD, TextLikeness, image_vectors, text_vectors
@@ -77,7 +77,7 @@ def train(
         with torch.no_grad():
             network.logit_scale.clamp_(max=-float(torch.tensor(LEAST_TEMPERATURE).log()))
 
-    learning = single.Learning(
+    learning = whole.Learning(
         network=network,
         optimizers=optim.build(network, config.optimizer),
         draw=drawer.step,
@@ -87,7 +87,7 @@ def train(
         marks=resume.marks(config, drawer.fingerprint(), PACKAGES),
         moved=bound,
     )
-    single.run(learning, config, device=device, report=report, resuming=resuming)
+    whole.run(learning, config, device=device, report=report, resuming=resuming)
 
 
 def start(config: LikenessTrainConfig) -> Trained:
@@ -124,7 +124,7 @@ def export(config: LikenessTrainConfig, place: Path, provenance: Mapping[str, ob
     averages = state.read_tensors(kept, "average")
     model = start(config)
     model.network.load_state_dict(averages, strict=False)
-    facts = single.provenance(config, UNIT, {**provenance, "init": config.init})
+    facts = whole.provenance(config, UNIT, {**provenance, "init": config.init})
     write(place, model, facts)
     return similarity.load(place)
 

@@ -17,7 +17,7 @@ from dynin.checkpoint import Checkpoint
 from dynin.errors import TrainingError
 from dynin.repository import require_replaceable
 from dynin.tokenizers.protocol import ImageTokenizer
-from dynin.training import optim, resume, single, state
+from dynin.training import optim, resume, state, whole
 from dynin.training.journal import Figures
 from dynin.virst.backbone.reader import PATCH_PX, FrameReader
 from dynin.virst.build import READER
@@ -53,7 +53,7 @@ def train(
     """
     drawer = PatchDrawer.open(config, tokenizer)
     network = start(config, tokenizer.codebook_size, drawer.codes).to(device)
-    learning = single.Learning(
+    learning = whole.Learning(
         network=network,
         optimizers=optim.build(network, config.optimizer),
         draw=drawer.step,
@@ -63,7 +63,7 @@ def train(
         marks=resume.marks(config, drawer.fingerprint(), PACKAGES),
         notes={"num_codes": tokenizer.codebook_size},
     )
-    single.run(learning, config, device=device, report=report, resuming=resuming)
+    whole.run(learning, config, device=device, report=report, resuming=resuming)
 
 
 def start(config: ReaderTrainConfig, num_codes: int, codes: Codes) -> FrameReader:
@@ -95,7 +95,7 @@ def export(config: ReaderTrainConfig, place: Path, provenance: Mapping[str, obje
     network = FrameReader(int(notes["num_codes"]), config.width, torch.Generator())
     checkpoint.require_fit({name: tuple(value.shape) for name, value in network.state_dict().items()}, averages)
     network.load_state_dict(averages)
-    facts = single.provenance(config, UNIT, {**provenance, "init": config.init})
+    facts = whole.provenance(config, UNIT, {**provenance, "init": config.init})
     sizes = {"width": config.width, "num_codes": int(notes["num_codes"])}
     checkpoint.save(place, Checkpoint(kind=READER, config=sizes, tensors=network.state_dict(), provenance=facts))
     return network

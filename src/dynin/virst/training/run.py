@@ -1,7 +1,7 @@
 """Put a training of VIRST together, run or resume it, and write what it learned.
 
 Enters: a `VirstTrainConfig`. Leaves: a run's folder with log and state, and a VIRST folder. Does not know what a step
-costs (`objective`), or how steps follow each other and what is kept (`training.single`).
+costs (`objective`), or how steps follow each other and what is kept (`training.whole`).
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dynin.errors import TrainingError
-from dynin.training import optim, resume, single, state
+from dynin.training import optim, resume, state, whole
 from dynin.training.journal import Figures
 from dynin.virst import folder as folders
 from dynin.virst.build import build
@@ -48,7 +48,7 @@ def train(
     objective = Objective(start(config, device), config).to(device)
     drawer = Drawer.open(config, objective.model.sizes)
     unseen = held_out.HeldOut.open(config, objective.model.sizes)
-    learning = single.Learning(
+    learning = whole.Learning(
         network=objective,
         optimizers=optimizers_of(objective, config),
         draw=drawer.step,
@@ -58,7 +58,7 @@ def train(
         marks=marks_of(config, objective.model, drawer),
         look=lambda done, average: unseen.look(objective, average) if _is_due(done, config) else {},
     )
-    single.run(learning, config, device=device, report=report, resuming=resuming)
+    whole.run(learning, config, device=device, report=report, resuming=resuming)
     return objective
 
 
@@ -92,7 +92,7 @@ def export(config: VirstTrainConfig, place: Path, provenance: Mapping[str, objec
     kept = config.output / config.name / "state"
     averages = state.read_tensors(kept, "average")
     model = start(config, "cpu")
-    facts = single.provenance(config, UNIT, {**provenance, "stage": config.stage, "init": config.init})
+    facts = whole.provenance(config, UNIT, {**provenance, "stage": config.stage, "init": config.init})
     learned = {name.removeprefix(MODEL): value for name, value in averages.items() if name.startswith(MODEL)}
     folders.save(place, model, tensors=learned, provenance=facts)
 
