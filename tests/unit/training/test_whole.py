@@ -1,4 +1,4 @@
-"""The loop of trainings whose network is whole in every process, on one number that learns.
+"""The loop of trainings whose network is whole in every process, on a few numbers that learn.
 
 Started by `torchrun`, it is one of the processes of such a training.
 """
@@ -20,6 +20,7 @@ from dynin.training import optim, processes, resume, state, whole
 from dynin.training.config import OptimizerConfig
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "src"), "OMP_NUM_THREADS": "1"}
+SIZES = torch.tensor([1.0, -3.0])
 MARKS: dict[str, Any] = {"settings": {}, "start": "s", "data": "d", "code": "c", "processes": 1}
 
 
@@ -42,6 +43,7 @@ class Number(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.value = nn.Parameter(torch.tensor([0.2]))
+        self.pair = nn.Parameter(torch.tensor([[0.1, 0.4]]))
 
 
 def one(part: int) -> Tensor:
@@ -57,7 +59,7 @@ def train(
         if step == stop:
             raise KeyboardInterrupt
         drawn.append(step)
-        loss = (network.value - item).square().mean()
+        loss = (network.value - item).square().mean() + (network.pair - item[:, None] * SIZES).square().mean()
         loss.backward()
         return {"loss": float(loss.detach())}
 
@@ -111,11 +113,12 @@ def test_two_processes_move_as_one_that_learns_from_both_parts(tmp_path: Path) -
     alone, told, _ = train(tmp_path / "one", draw=lambda step: torch.cat([one(2 * step), one(2 * step + 1)]))
     made = [json.loads((tmp_path / f"two-{rank}.json").read_text()) for rank in range(2)]
     assert [each["drawn"] for each in made] == [[0, 2, 4, 6, 8, 10], [1, 3, 5, 7, 9, 11]]
-    assert [each["value"] for each in made] == pytest.approx([alone.value.item()] * 2, abs=1e-6)
+    for each in made:
+        assert each["values"] == pytest.approx([alone.value.item(), *alone.pair[0].tolist()], abs=1e-6)
     lines = [json.loads(line) for line in (tmp_path / "two" / "x" / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 6]
     for name in ("loss", "average", "grad_norm"):
-        assert [line[name] for line in lines] == pytest.approx([line[name] for line in told], abs=1e-5), name
+        assert [line[name] for line in lines] == pytest.approx([line[name] for line in told], rel=1e-5), name
     assert state.read_notes(tmp_path / "two" / "x" / "state")["things"] == 36
 
 
@@ -123,6 +126,6 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     processes.join()
     network, _, drawn = train(folder)
-    made = {"value": network.value.item(), "drawn": drawn}
+    made = {"values": [network.value.item(), *network.pair[0].tolist()], "drawn": drawn}
     folder.with_name(f"{folder.name}-{processes.rank()}.json").write_text(json.dumps(made))
     processes.leave()
