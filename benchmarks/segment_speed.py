@@ -31,6 +31,7 @@ import transformers
 from duel import Turn, alternate, objections, spread, summary, surroundings
 from torch.utils.flop_counter import FlopCounterMode
 
+from dynin.cli.device import resolve
 from dynin.data.referring.emoji_world import EmojiReferring
 from dynin.data.referring.example import ReferringExample
 from dynin.media.stream import FrameFile, open_frames
@@ -164,9 +165,10 @@ def compare(
     return rows, turns
 
 
-def one_sentence(clips: Sequence[Clip], repeats: int) -> dict[str, object]:
+def one_sentence(clips: Sequence[Clip], repeats: int, device: torch.device) -> dict[str, object]:
     """Ours against the published order, a sentence for each video."""
-    ours, published, reordered = load(), folder.load(EMBEDDED_FOLDER), folder.load(EMBEDDED_FOLDER)
+    ours = load(device=device)
+    published, reordered = (folder.load(EMBEDDED_FOLDER, device=device) for _ in range(2))
     frozen.lighten(published.branch.network, frozen.ENCODER)
     frozen.settle(reordered, folds=False)
     segmenter = Segmenter(ours, SegmentConfig(anchors=Published(), least_presence=0.0))
@@ -211,18 +213,21 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, mps")
     parser.add_argument("--output", default="out/segment-speed.json")
     given = parser.parse_args()
-    rows = []
+    rows, device = [], resolve(given.device)
     with tempfile.TemporaryDirectory() as name:
         for length in given.lengths:
             clips = write_clips(Path(name), length, given.videos)
             for threads in given.threads:
                 torch.set_num_threads(threads)
-                row = one_sentence(clips, given.repeats)
+                row = one_sentence(clips, given.repeats, device)
                 rows.append({"length": length, "videos": len(clips), "threads": threads, **row})
                 tell(rows[-1], threads)
-    report = {**surroundings(), "transformers": transformers.__version__, "world_seed": WORLD_SEED, "rows": rows}
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    about = {**surroundings(), "device": name, "transformers": transformers.__version__, "world_seed": WORLD_SEED}
+    report = {**about, "rows": rows}
     place = Path(given.output)
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -70,17 +70,16 @@ def _prompts(model: Virst, video: Video, sentence: str, chosen: list[int], seen:
     clips = Clips(
         frames=torch.cat([small.place(pixels[index]) for index in chosen])[None],
         is_frame=torch.ones(1, len(chosen), dtype=torch.bool),
-    )
-    canvases = torch.cat([large.place(pixels[index]) for index in seen])
-    sentences, videos = Sentences(texts=(sentence,), videos=(0,)), torch.zeros(1, dtype=torch.long)
+    ).to(model.device)
+    canvases = torch.cat([large.place(pixels[index]) for index in seen]).to(model.device)
+    sentences, videos = Sentences(texts=(sentence,), videos=(0,)), torch.zeros(1, dtype=torch.long, device=model.device)
 
     def encoded() -> SeenFrames:
         rate_hz = video.rate_hz if model.config.fusion.time_unit == "seconds" else None
         features = model.branch.encode(canvases, chunk=len(seen))
-        is_frame = torch.ones(1, len(seen), dtype=torch.bool)
-        return SeenFrames(
-            features=features.cells[None], is_frame=is_frame, times=torch.tensor([times_of(seen, rate_hz)])
-        )
+        is_frame = torch.ones(1, len(seen), dtype=torch.bool, device=model.device)
+        times = torch.tensor([times_of(seen, rate_hz)], device=model.device)
+        return SeenFrames(features=features.cells[None], is_frame=is_frame, times=times)
 
     st = model.backbone.st_embeddings()[None]
     if model.initial is not None:
@@ -96,7 +95,7 @@ class _Predictor:
     def __init__(self, model: Virst, video: Video, tracker: Tracker) -> None:
         self.branch, self.tracker = model.branch, tracker
         self.fit = _fit(model, video, model.branch.image_size)
-        self.frames = [self.fit.place(from_levels(frame.levels)[None]) for frame in video]
+        self.frames = [self.fit.place(from_levels(frame.levels)[None]).to(model.device) for frame in video]
         self.outputs: dict[int, MaskOutput] = {}
         self.cached: tuple[int, FrameFeatures] | None = None
         self.features(0)
@@ -132,7 +131,7 @@ class _Predictor:
         return F.interpolate(output.candidate_logits, size=self.branch.image_size, mode="bilinear", align_corners=False)
 
     def _mask(self, output: MaskOutput) -> Bool[np.ndarray, "Y X"]:
-        return (self.fit.lift(output.gated_logits())[0] > 0).numpy()
+        return (self.fit.lift(output.gated_logits())[0] > 0).cpu().numpy()
 
 
 def _fit(model: Virst, video: Video, canvas: tuple[int, int]) -> Fit:

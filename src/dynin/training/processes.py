@@ -22,12 +22,19 @@ QUIET_S = 0.5
 
 
 def join() -> None:
-    """Meet the other processes, if `torchrun` started any; call once, before training."""
+    """Meet the other processes, if `torchrun` started any; call once, before training.
+
+    Where there are more of them than accelerators, they share these, and meet by way of the host: a small network that
+    waits for its next kernel most of the time leaves room for others.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
         return
-    if torch.accelerator.is_available():
-        torch.accelerator.set_device_index(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group(timeout=PATIENCE)
+    num_devices = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
+    backend, here = None, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if num_devices:
+        torch.accelerator.set_device_index(int(os.environ.get("LOCAL_RANK", "0")) % num_devices)
+        backend = "gloo" if here > num_devices else None
+    dist.init_process_group(backend, timeout=PATIENCE)
 
 
 def leave() -> None:
