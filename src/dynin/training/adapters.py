@@ -95,5 +95,6 @@ def _peft() -> Any:
         return import_quietly("peft")
     except ImportError as error:
         raise ConfigError(
-            "setting 'lora.rank' needs the package peft, which is missing; run: pip install 'dynin[train]'"
+            f"setting 'lora.rank' needs the package peft, which cannot be imported ({error}); run: "
+            "pip install 'dynin[train]'"
         ) from error

@@ -26,6 +26,9 @@ from dynin.virst.config import VirstConfig
 from dynin.virst.fusion import InitialFusion, Prompts, Read, second_of
 from dynin.virst.tracker import ClipFeatures, Propagation, Tracker, TrackerConfig, plan, track
 
+FRAMES_AT_ONCE = 8
+"""What fits a processor's cache; a GPU wants hundreds."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Prompted:
@@ -72,6 +75,8 @@ class Virst(nn.Module):
             )
         self.is_backbone_halved = False
         """Compute the backbone's matrix products in bfloat16, whatever the rest is computed in."""
+        self.frames_at_once = FRAMES_AT_ONCE
+        """How many frames of a batch the mask branch encodes at a time."""
         generator = torch.Generator().manual_seed(seed)
         for fusion in (self.initial, self.second):
             if fusion is not None:
@@ -113,7 +118,7 @@ class Virst(nn.Module):
     def features(self, batch: Batch) -> FrameFeatures:
         """The branch's features of every canvas, each computed once; zeros where there is no frame."""
         is_seen = batch.is_seen.flatten()
-        found = self.branch.encode(batch.canvases.flatten(0, 1)[is_seen])
+        found = self.branch.encode(batch.canvases.flatten(0, 1)[is_seen], chunk=self.frames_at_once)
         if bool(is_seen.all()):
             return found
 

@@ -74,6 +74,20 @@ def test_each_seen_frame_passes_the_image_encoder_once():
 
 
 @torch.no_grad()
+def test_how_many_frames_are_encoded_at_once_changes_no_feature():
+    virst, counted = make_virst().eval(), []
+    virst.branch.network.vision_encoder.register_forward_pre_hook(lambda module, given: counted.append(len(given[0])))
+    batch = make_batch([[example("the dog")], [example("it", frames=2, seed=4)]], virst.sizes)
+    cells = []
+    for count in (1, 4, 100):
+        virst.frames_at_once = count
+        cells.append(virst.features(batch).cells)
+    assert counted == [1] * 6 + [4, 2] + [6]
+    assert_close(cells[1], cells[0], atol=1e-5, rtol=1e-4)
+    assert_close(cells[2], cells[0], atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("second", ["fusion", "linear", "mlp"])
 @pytest.mark.parametrize("initial", [True, False])
 def test_the_fusions_are_switched_by_the_settings(initial, second):

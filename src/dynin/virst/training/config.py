@@ -21,6 +21,7 @@ from dynin.errors import ConfigError
 from dynin.training.config import OptimizerConfig
 from dynin.virst.branch.protocol import Choice
 from dynin.virst.config import LossConfig, Sampling, VirstConfig
+from dynin.virst.model import FRAMES_AT_ONCE
 from dynin.virst.tracker import Propagation
 
 Stage = Literal["warm", "alignment", "few_frame", "propagation"]
@@ -121,7 +122,9 @@ class VirstTrainConfig:
     sampling: Sampling = "jitter"
     """How frames are chosen in training; the model's own setting is for its use."""
     fewest_frames: int = 0
-    """The number of frames of a step is drawn from this one to the model's; 0 always takes the model's."""
+    """The number of frames of a step is drawn from this one to the most; 0 always takes the most."""
+    most_frames: int = 0
+    """The most frames of a step; 0 for as many as the model sees."""
     num_anchors: int = 3
     """Frames whose masks come from prompts."""
     anchors: Literal["drawn", "first"] = "drawn"
@@ -137,6 +140,8 @@ class VirstTrainConfig:
     dtype: Literal["float32", "bfloat16", "bfloat16_backbone"] = "float32"
     """Of matrix products; weights and sums stay in float32. With "bfloat16_backbone" those of the backbone alone are in
     bfloat16, as is fastest on processors with such products where the mask branch is small."""
+    frames_at_once: int = FRAMES_AT_ONCE
+    """How many frames the mask branch encodes at a time; some hundreds on a GPU, where memory allows."""
     backbone_rate: float = 0.3
     """The backbone's learning rate over that of the rest."""
     output: Path = Path("runs/virst")
@@ -163,13 +168,14 @@ class VirstTrainConfig:
             "videos_per_step",
             "sentences_per_video",
             "num_anchors",
+            "frames_at_once",
             "log_every",
             "save_every",
             "held_out_steps",
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"setting {name!r} is {getattr(self, name)}; expected at least 1")
-        for name in ("before", "after", "fewest_frames", "backbone_rate", "held_out_every"):
+        for name in ("before", "after", "fewest_frames", "most_frames", "backbone_rate", "held_out_every"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"setting {name!r} is {getattr(self, name)}; expected 0 or more")
         if not any(source.weight > 0 for source in self.data.values()):

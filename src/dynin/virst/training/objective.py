@@ -67,6 +67,7 @@ class Objective(nn.Module):
             nn.init.zeros_(self.pointer.weight)
             nn.init.zeros_(self.pointer.bias)
         model.is_backbone_halved = config.dtype == "bfloat16_backbone"
+        model.frames_at_once = config.frames_at_once
         learn(model, config)
 
     @property

@@ -284,6 +284,9 @@ def test_a_step_is_drawn_from_its_number_alone(start, tmp_path):
     counts = {drawer.step(step).batch.clips.frames.shape[1] for step in range(4)}
     assert counts <= {2, 3, 4}
     assert len(counts) > 1
+    few = replace(drawer, config=replace(config, most_frames=3))
+    counts = {few.step(step).batch.clips.frames.shape[1] for step in range(6)}
+    assert counts == {2, 3}
 
 
 def test_families_of_more_weight_are_drawn_more_often(start, tmp_path):
