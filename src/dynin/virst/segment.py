@@ -6,6 +6,7 @@ time order. Does not know files, or how prompts are made.
     first pass     a few frames, as many as the backbone sees      -> prompts, features of the frames that have them
                    anchors chosen before any mask (a policy)       -> their masks and memories
     second pass    every frame, `chunk` of them encoded at a time  -> mask by the tracker, or by the updater
+                   (decoded anew unless all frames of the first pass were kept: `virst.twice`)
 
 Held at a time: the seen frames at the sizes of the networks, their features, the tracker's memories, three chunks: one
 whose masks are made, and up to two that a thread reads and encodes meanwhile. A frame that has a prompt is encoded in
@@ -15,7 +16,6 @@ the first pass and not again.
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -36,6 +36,7 @@ from dynin.virst.frames import Fit, choose, choose_seg, times_of
 from dynin.virst.model import Virst
 from dynin.virst.outputs import FrameMask
 from dynin.virst.tracker import Tracker, TrackerConfig
+from dynin.virst.twice import Twice
 from dynin.virst.updater import Updater
 
 Told = Callable[[int, int], None]
@@ -185,8 +186,9 @@ class Segmenter:
         generator = torch.Generator().manual_seed(self.seed)
         fit = self._fit(video, self.model.branch.image_size)
         held: dict[int, Frame] = {}
-        looked = self._look(video, fit, generator)
-        stream = self._features(video, looked, fit, held)
+        twice = Twice(video)
+        looked = self._look(video, twice, fit, generator)
+        stream = self._features(twice, looked, fit, held)
         if self._overlaps():
             stream = ahead(stream)
         seen = self._ask(looked, stream, sentence, areas)
@@ -205,7 +207,7 @@ class Segmenter:
 
     # ---- first pass ------------------------------------------------------------------------------------------------
 
-    def _look(self, video: Video, fit: Fit, generator: torch.Generator) -> _Looked:
+    def _look(self, video: Video, twice: Twice, fit: Fit, generator: torch.Generator) -> _Looked:
         """The frames that the backbone and the fusions see."""
         model, frames = self.model, self.model.config.frames
         chosen = choose(video.num_frames, frames, generator)
@@ -213,7 +215,7 @@ class Segmenter:
         small = self._fit(video, (model.backbone.frame_px, model.backbone.frame_px))
         clips: dict[int, Tensor] = {}
         canvases: dict[int, Tensor] = {}
-        for index, frame in enumerate(islice(video, max(chosen) + 1)):
+        for index, frame in enumerate(twice.first(max(chosen) + 1)):
             if index in chosen:
                 pixels = from_levels(frame.levels)[None]
                 clips[index], canvases[index] = small.place(pixels)[0], fit.place(pixels)[0]
@@ -275,7 +277,7 @@ class Segmenter:
 
     @torch.no_grad()  # the thread that comes here has a setting of its own
     def _features(
-        self, video: Video, looked: _Looked, fit: Fit, held: dict[int, Frame]
+        self, twice: Twice, looked: _Looked, fit: Fit, held: dict[int, Frame]
     ) -> Iterator[list[tuple[int, FrameFeatures | None]]]:
         """Features of the frames that are seen; then of one chunk after another, with None for a frame that was seen.
 
@@ -285,7 +287,7 @@ class Segmenter:
         yield [(-1, self.model.branch.encode(looked.canvases, chunk=self.config.chunk))]
         chunk: list[int] = []
         new: list[int] = []
-        for index, frame in enumerate(video):
+        for index, frame in enumerate(twice.whole()):
             held[index] = frame
             chunk.append(index)
             if index not in own:
