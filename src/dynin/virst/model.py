@@ -11,7 +11,8 @@ know files, losses, which frames are anchors, or how a long video is streamed.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -172,6 +173,11 @@ class Virst(nn.Module):
         middles = torch.stack((across.repeat(rows), down.repeat_interleave(columns)), dim=-1)
         return Read(cells=reading.cells, middles=middles, place=self.branch.place)
 
+    def seen(self, clips: Clips) -> Clips:
+        """The same, with what the backbone makes of the frames alone, so that `read` need not."""
+        with self._halved():
+            return replace(clips, seen=tuple(self.backbone.see(clips)))
+
     def read(
         self,
         clips: Clips,
@@ -180,10 +186,14 @@ class Virst(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Reading:
         """One pass of the backbone; see `backbone.protocol.Backbone.read`."""
-        if not self.is_backbone_halved:
+        with self._halved():
             return self.backbone.read(clips, sentences, st_embeddings, generator)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            return self.backbone.read(clips, sentences, st_embeddings, generator)
+
+    def _halved(self) -> AbstractContextManager[object]:
+        """In which the backbone works; see `is_backbone_halved`."""
+        if self.is_backbone_halved:
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
 
     # ---- masks ------------------------------------------------------------------------------------------------------
 

@@ -248,6 +248,8 @@ class Segmenter:
         reading = None
         if model.initial is None:
             reading = model.read(clips, sentences, model.backbone.st_embeddings()[None])
+        else:
+            clips = model.seen(clips)  # while the thread encodes
         features = next(stream)[0][1]
         assert features is not None
         seen = SeenFrames(

@@ -132,7 +132,9 @@ class DyninBackbone(nn.Module):
 
         Answers are learned as the network learns all text: a random share of each is hidden, and foretold.
         """
-        rows = self._rows(clips, sentences, with_answers=generator is not None)
+        seen = self.see(clips) if clips.seen is None else clips.seen
+        codes = seen if self.reader is None else self._places_of(clips)
+        rows = self._rows(codes, clips, sentences, with_answers=generator is not None)
         device = self.st_embed.device
         ids, is_real, is_st, is_answer = (value.to(device) for value in rows)
         is_hidden, prob = _hidden(is_answer, generator)
@@ -141,7 +143,8 @@ class DyninBackbone(nn.Module):
         image = self._base.vocabulary.image
         is_code = (ids >= image.start) & (ids < image.stop)
         if self.reader is not None:
-            x = x.masked_scatter(is_code[..., None], self._seen(clips, sentences).to(x.dtype))
+            patches = torch.cat([seen[video] for video in sentences.videos])
+            x = x.masked_scatter(is_code[..., None], patches.to(x.dtype))
         x = x.masked_scatter(is_st[..., None], st_embeddings.to(x.dtype))
         states = self._states(x, is_real)
         st_states = states[is_st].unflatten(0, (-1, self.num_st))
@@ -151,20 +154,21 @@ class DyninBackbone(nn.Module):
             cells=self._cell_states(states[is_code], clips, sentences),
         )
 
-    def _seen(self, clips: Clips, sentences: Sentences) -> Float[Tensor, "K D"]:
-        """Embeddings of every patch of every row's frames: those of its codes, as likely as the reader holds them.
+    def see(self, clips: Clips) -> list[Tensor]:
+        """With a reader, embeddings of every patch of each video's frames; without one, their codes.
 
-        With `reader_details` what the reader saw besides is added.
+        The embeddings are those of a patch's codes, as likely as the reader holds them. With `reader_details` what the
+        reader saw besides is added.
         """
-        assert self.reader is not None
+        if self.reader is None:
+            return self._codes(clips)
         found = self.reader.features(clips.frames[clips.is_frame])  # F N W
         likely = self.reader.output(found).float().softmax(dim=-1)  # F N K
         image = self._base.vocabulary.image
         embedded = likely @ self.model.embed.weight[image.start : image.stop].float()
         if self.reader.detail is not None:
             embedded = embedded + self.reader.detail(found)
-        videos = embedded.split(clips.num_frames)
-        return torch.cat([videos[video].flatten(0, 1) for video in sentences.videos])
+        return [video.flatten(0, 1) for video in embedded.split(clips.num_frames)]
 
     def _cell_states(self, states: Float[Tensor, "K D"], clips: Clips, sentences: Sentences) -> CellStates:
         """States of patches by row, frame and patch."""
@@ -189,12 +193,12 @@ class DyninBackbone(nn.Module):
         return torch.cat(parts)[order.argsort()]
 
     def _rows(
-        self, clips: Clips, sentences: Sentences, *, with_answers: bool
+        self, codes: Sequence[Tensor], clips: Clips, sentences: Sentences, *, with_answers: bool
     ) -> tuple[Int[Tensor, "R S"], Bool[Tensor, "R S"], Bool[Tensor, "R S"], Bool[Tensor, "R S"]]:
         """Ids; which columns are real; which are [ST] tokens; which belong to answers. Rows are padded on the right."""
         vocabulary, tokenizers = self._base.vocabulary, self._base.tokenizers
         assembler = Assembler(vocabulary=vocabulary, encode_text=tokenizers.text.encode)
-        codes, counts = self._codes(clips), clips.num_frames
+        counts = clips.num_frames
         parts = []
         for row, (text, video) in enumerate(zip(sentences.texts, sentences.videos, strict=True)):
             modality = IMAGE if counts[video] == 1 else VIDEO
@@ -226,15 +230,14 @@ class DyninBackbone(nn.Module):
                     f"{length} places, the model has {longest}; shorten the sentence, or set frames.num_frames lower"
                 )
 
+    def _places_of(self, clips: Clips) -> list[Int[Tensor, " codes"]]:
+        """Where a reader says what stands at the places of codes, any code keeps the place."""
+        cells = self._grid[0] * self._grid[1]
+        return [torch.zeros(count * cells, dtype=torch.long) for count in clips.num_frames]
+
     @torch.no_grad()
     def _codes(self, clips: Clips) -> list[Int[Tensor, " codes"]]:
-        """The codes of each video, frame by frame; all frames of the batch are encoded once.
-
-        Where a reader says what stands at their places, any code keeps the place.
-        """
-        if self.reader is not None:
-            cells = self._grid[0] * self._grid[1]
-            return [torch.zeros(count * cells, dtype=torch.long) for count in clips.num_frames]
+        """The codes of each video, frame by frame; all frames of the batch are encoded once."""
         image = self._base.tokenizers.image
         here = next(image.parameters()).device if isinstance(image, nn.Module) else clips.frames.device
         frames = clips.frames[clips.is_frame].to(here)

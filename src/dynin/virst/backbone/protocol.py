@@ -4,12 +4,14 @@ Enters: frames, sentences, and the embeddings with which the [ST] tokens enter. 
 out, and what the model says of text that it is to learn. Does not know masks, fusions or files.
 
     st_embeddings()  N D  --[ the initial fusion may change them, sentence by sentence ]-->  R N D
+    see(clips)                  -->  what the frames alone give, for each video; nobody has to ask for it by itself
     read(clips, sentences, st)  -->  Reading: R N D, and scores of text
 
 A batch holds V videos of up to T frames and R sentences; each sentence is about one of the videos, several may share
 one. What comes out for a sentence is what comes out for it alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -28,6 +30,8 @@ class Clips:
     """RGB in [-1, 1], squares of the backbone's `frame_px`; anything finite where there is no frame."""
     is_frame: Bool[Tensor, "V T"]
     """Which frames there are; those of a video come first, in time order, and each video has at least one."""
+    seen: tuple[Tensor, ...] | None = None
+    """What the backbone's `see` gave for them, where somebody asked ahead of time."""
 
     def __post_init__(self) -> None:
         """RequestError for a video without frames, or with frames behind a gap."""
@@ -48,7 +52,8 @@ class Clips:
 
     def to(self, device: torch.device | str) -> "Clips":
         """The same on another device."""
-        return Clips(frames=self.frames.to(device), is_frame=self.is_frame.to(device))
+        seen = None if self.seen is None else tuple(each.to(device) for each in self.seen)
+        return Clips(frames=self.frames.to(device), is_frame=self.is_frame.to(device), seen=seen)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,6 +133,14 @@ class Backbone(Protocol):
 
     def st_embeddings(self) -> Float[Tensor, "N D"]:
         """The embeddings with which the [ST] tokens enter where no fusion changes them."""
+        ...
+
+    def see(self, clips: Clips) -> Sequence[Tensor]:
+        """What `read` makes of the frames of each video whatever the sentence, as `Clips.seen` hands it on.
+
+        Raises:
+            RequestError: If frames are of another size or too many.
+        """
         ...
 
     def read(

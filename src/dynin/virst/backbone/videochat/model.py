@@ -108,7 +108,7 @@ class VideoChat(nn.Module):
         Raises:
             RequestError: If frames are of another size or too many, or a row does not fit the model's length.
         """
-        videos = self.see(clips)
+        videos = self.see(clips) if clips.seen is None else clips.seen
         num_frames = clips.num_frames
         answers = sentences.answers or (None,) * len(sentences)
         rows = [
