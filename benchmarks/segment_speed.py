@@ -106,7 +106,11 @@ class Count:
 def counted(model: Virst, run: Callable[[], object]) -> Count:
     """What a run calls of a model."""
     count = Count()
-    places = [(model.branch, name) for name in PARTS] + [(model, "read"), (model.second, "forward")]
+    places = [(model.branch, name) for name in PARTS] + [
+        (model, "prepared"),
+        (model, "read"),
+        (model.second, "forward"),
+    ]
     places += [] if model.initial is None else [(model.initial, "forward")]
     names = {id(model.second): "second fusion", id(model.initial): "initial fusion"}
     for owner, name in places:
@@ -225,8 +229,13 @@ def main() -> None:
                 row = one_sentence(clips, given.repeats, device)
                 rows.append({"length": length, "videos": len(clips), "threads": threads, **row})
                 tell(rows[-1], threads)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-    about = {**surroundings(), "device": name, "transformers": transformers.__version__, "world_seed": WORLD_SEED}
+    place_of_work = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    about = {
+        **surroundings(),
+        "device": place_of_work,
+        "transformers": transformers.__version__,
+        "world_seed": WORLD_SEED,
+    }
     report = {**about, "rows": rows}
     place = Path(given.output)
     place.parent.mkdir(parents=True, exist_ok=True)

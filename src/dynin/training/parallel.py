@@ -78,10 +78,18 @@ def shard(root: nn.Module, blocks: Iterable[nn.Module], *, is_frugal: bool) -> N
         root: The module whose `forward` is called.
         is_frugal: Give up the whole weights of a block after each use (less memory, more traffic); otherwise they are
             put together once a step.
+
+    Raises:
+        ConfigError: If processes share an accelerator.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return
     device = next(root.parameters()).device
+    if device.type != "cpu" and dist.get_backend() == "gloo":
+        raise ConfigError(
+            f"{dist.get_world_size()} processes share fewer accelerators, and this training splits its weights over "
+            "processes, for which each needs one of its own; start fewer with --nproc-per-node"
+        )
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     for module in (*blocks, root):
         fully_shard(module, mesh=mesh, reshard_after_forward=is_frugal)

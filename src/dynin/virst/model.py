@@ -173,10 +173,10 @@ class Virst(nn.Module):
         middles = torch.stack((across.repeat(rows), down.repeat_interleave(columns)), dim=-1)
         return Read(cells=reading.cells, middles=middles, place=self.branch.place)
 
-    def seen(self, clips: Clips) -> Clips:
-        """The same, with what the backbone makes of the frames alone, so that `read` need not."""
+    def prepared(self, clips: Clips) -> Clips:
+        """The same, with what the backbone makes of the frames alone, so that `read` need not; errors as there."""
         with self._halved():
-            return replace(clips, seen=tuple(self.backbone.see(clips)))
+            return replace(clips, prepared=tuple(self.backbone.prepare(clips)))
 
     def read(
         self,

@@ -8,9 +8,9 @@ time order. Does not know files, or how prompts are made.
     second pass    every frame, `chunk` of them encoded at a time  -> mask by the tracker, or by the updater
                    (decoded anew unless all frames of the first pass were kept: `virst.twice`)
 
-Held at a time: the seen frames at the sizes of the networks, their features, the tracker's memories, three chunks: one
-whose masks are made, and up to two that a thread reads and encodes meanwhile. A frame that has a prompt is encoded in
-the first pass and not again.
+Held at a time: the seen frames at the sizes of the networks, their features, the tracker's memories, a little room of
+the first pass's frames, three chunks: one whose masks are made, and up to two that a thread reads and encodes
+meanwhile. A frame that has a prompt is encoded in the first pass and not again.
 """
 
 import os
@@ -238,7 +238,7 @@ class Segmenter:
         sentence: str,
         areas: Callable[[Sequence[int]], tuple[float, ...]] | None,
     ) -> _Seen:
-        """Prompts of the frames that are seen; the backbone reads first, unless it waits for their features."""
+        """Prompts of the frames that are seen. Until their features are there, the backbone does what it can."""
         model, own = self.model, looked.own
         device = model.device
         clips = Clips(
@@ -249,7 +249,7 @@ class Segmenter:
         if model.initial is None:
             reading = model.read(clips, sentences, model.backbone.st_embeddings()[None])
         else:
-            clips = model.seen(clips)  # while the thread encodes
+            clips = model.prepared(clips)  # while the thread encodes
         features = next(stream)[0][1]
         assert features is not None
         seen = SeenFrames(

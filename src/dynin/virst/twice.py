@@ -27,10 +27,12 @@ class Twice:
 
     def first(self, count: int) -> Iterator[Frame]:
         """So many frames, or all that there are; call it once, and go through it before `whole`."""
-        self._rest, num_bytes = iter(self._video), 0
-        for frame in islice(self._rest, count):
+        assert self._rest is None, "the first pass was gone through before"
+        self._rest = frames = iter(self._video)
+        num_bytes = 0
+        for frame in islice(frames, count):
             num_bytes += frame.levels.nbytes
-            if self._rest is not None and num_bytes <= self._room_bytes:
+            if num_bytes <= self._room_bytes:
                 self._kept.append(frame)
             else:
                 self._rest, self._kept = None, []

@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from dynin.training import processes
+from dynin.errors import ConfigError
+from dynin.training import parallel, processes
 
 
 @pytest.fixture
@@ -30,6 +31,15 @@ def test_more_processes_than_accelerators_share_them(
     processes.join()
     assert joined.get("device") == device
     assert joined["backend"] == backend
+
+
+def test_weights_are_not_split_over_processes_that_share_an_accelerator(monkeypatch):
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 8)
+    monkeypatch.setattr(dist, "get_backend", lambda: "gloo")
+    root = torch.nn.Linear(2, 2, device="meta")  # any device that is no processor
+    with pytest.raises(ConfigError, match="8 processes share fewer accelerators"):
+        parallel.shard(root, [], is_frugal=False)
 
 
 def test_one_process_meets_nobody(monkeypatch, joined):

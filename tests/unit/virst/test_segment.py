@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from dynin.virst.batch import make_batch
 from dynin.virst.frames import Fit, choose
 from dynin.virst.segment import SegmentConfig, Segmenter
 from dynin.virst.tracker import TrackerConfig
+from dynin.virst.twice import Twice
 from tests.tiny_virst import CONFIG, example, make_virst
 
 
@@ -91,6 +93,25 @@ def test_a_frame_is_encoded_once_by_the_mask_branch(virst, monkeypatch) -> None:
     assert sum(encoded) == 13
 
 
+@pytest.fixture
+def without_room(monkeypatch) -> None:
+    """No frame of the first pass is kept for the second."""
+    monkeypatch.setattr("dynin.virst.segment.Twice", partial(Twice, room_bytes=0))
+
+
+@pytest.mark.parametrize("overlaps", [False, True])
+def test_frames_that_there_is_room_for_are_decoded_once_and_masks_stay(virst, monkeypatch, overlaps) -> None:
+    looked_at = max(choose(13, virst.config.frames)) + 1
+    masks = []
+    for room, decoded in ((1 << 20, 13), (0, 13 + looked_at)):
+        monkeypatch.setattr("dynin.virst.segment.Twice", partial(Twice, room_bytes=room))
+        film = Film(13)
+        masks.append([each.mask for each in segmenter(virst, chunk=4, overlaps=overlaps).segment(film, "the dog")])
+        assert film.decoded == decoded
+    assert all(np.array_equal(one, other) for one, other in zip(*masks, strict=True))
+
+
+@pytest.mark.usefixtures("without_room")
 @pytest.mark.parametrize("anchors", [UniformFrames(), Dynamic(), Dynamic(is_two_sided=True, window=6)])
 def test_frames_in_flight_do_not_grow_with_the_video(virst, anchors) -> None:
     ahead = []
@@ -104,6 +125,7 @@ def test_frames_in_flight_do_not_grow_with_the_video(virst, anchors) -> None:
     assert max(ahead) <= 2 * 4 + 6  # a chunk in which half of the frames have prompts, and a window
 
 
+@pytest.mark.usefixtures("without_room")
 def test_a_thread_reads_at_most_two_chunks_ahead(virst) -> None:
     film = Film(90)
     looked_at = max(choose(90, virst.config.frames)) + 1

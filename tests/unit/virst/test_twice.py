@@ -1,5 +1,7 @@
 """A video gone through twice: the same frames, decoded once where there is room."""
 
+import weakref
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -35,10 +37,24 @@ def test_both_passes_see_every_frame_and_frames_that_fit_are_decoded_once(num_fr
 
 def test_a_frame_that_was_handed_out_is_held_no_longer():
     twice = Twice(Counted(4))
-    assert len(list(twice.first(4))) == 4
+    held = [weakref.ref(frame.levels) for frame in twice.first(4)]
+    assert all(levels() is not None for levels in held)
     whole = twice.whole()
-    next(whole)
-    assert not twice._kept
+    assert next(whole).time_s == 0
+    assert [levels() is None for levels in held] == [True, False, False, False]
+
+
+def test_frames_for_which_there_is_no_room_are_not_held():
+    twice = Twice(Counted(4), room_bytes=24)
+    held = [weakref.ref(frame.levels) for frame in twice.first(3)]
+    assert [levels() is None for levels in held] == [True, True, True]
+
+
+def test_a_first_pass_is_gone_through_once():
+    twice = Twice(Counted(4))
+    list(twice.first(2))
+    with pytest.raises(AssertionError, match="before"):
+        list(twice.first(2))
 
 
 def test_what_the_second_half_finds_wrong_is_told():

@@ -132,8 +132,7 @@ class DyninBackbone(nn.Module):
 
         Answers are learned as the network learns all text: a random share of each is hidden, and foretold.
         """
-        seen = self.see(clips) if clips.seen is None else clips.seen
-        codes = seen if self.reader is None else self._places_of(clips)
+        codes = self._places_of(clips) if self.reader is not None else clips.prepared or self.prepare(clips)
         rows = self._rows(codes, clips, sentences, with_answers=generator is not None)
         device = self.st_embed.device
         ids, is_real, is_st, is_answer = (value.to(device) for value in rows)
@@ -143,7 +142,8 @@ class DyninBackbone(nn.Module):
         image = self._base.vocabulary.image
         is_code = (ids >= image.start) & (ids < image.stop)
         if self.reader is not None:
-            patches = torch.cat([seen[video] for video in sentences.videos])
+            videos = clips.prepared or self.prepare(clips)
+            patches = torch.cat([videos[video] for video in sentences.videos])
             x = x.masked_scatter(is_code[..., None], patches.to(x.dtype))
         x = x.masked_scatter(is_st[..., None], st_embeddings.to(x.dtype))
         states = self._states(x, is_real)
@@ -154,12 +154,21 @@ class DyninBackbone(nn.Module):
             cells=self._cell_states(states[is_code], clips, sentences),
         )
 
-    def see(self, clips: Clips) -> list[Tensor]:
+    def prepare(self, clips: Clips) -> list[Tensor]:
         """With a reader, embeddings of every patch of each video's frames; without one, their codes.
 
         The embeddings are those of a patch's codes, as likely as the reader holds them. With `reader_details` what the
         reader saw besides is added.
+
+        Raises:
+            RequestError: If frames are of another size, or more than any row has places for.
         """
+        side, most = tuple(clips.frames.shape[-2:]), self.model.config.max_len // (self._grid[0] * self._grid[1])
+        if side != (self.frame_px, self.frame_px) or max(clips.num_frames) > most:
+            raise RequestError(
+                f"up to {max(clips.num_frames)} frames of {side[1]} x {side[0]} px were given; this backbone takes up "
+                f"to {most} of {self.frame_px} x {self.frame_px}; fit them first, or set frames.num_frames lower"
+            )
         if self.reader is None:
             return self._codes(clips)
         found = self.reader.features(clips.frames[clips.is_frame])  # F N W

@@ -4,7 +4,7 @@ Enters: frames, sentences, and the embeddings with which the [ST] tokens enter. 
 out, and what the model says of text that it is to learn. Does not know masks, fusions or files.
 
     st_embeddings()  N D  --[ the initial fusion may change them, sentence by sentence ]-->  R N D
-    see(clips)                  -->  what the frames alone give, for each video; nobody has to ask for it by itself
+    prepare(clips)              -->  what the frames alone give, for each video; `read` does it where nobody has
     read(clips, sentences, st)  -->  Reading: R N D, and scores of text
 
 A batch holds V videos of up to T frames and R sentences; each sentence is about one of the videos, several may share
@@ -30,11 +30,11 @@ class Clips:
     """RGB in [-1, 1], squares of the backbone's `frame_px`; anything finite where there is no frame."""
     is_frame: Bool[Tensor, "V T"]
     """Which frames there are; those of a video come first, in time order, and each video has at least one."""
-    seen: tuple[Tensor, ...] | None = None
-    """What the backbone's `see` gave for them, where somebody asked ahead of time."""
+    prepared: tuple[Tensor, ...] | None = None
+    """What the backbone's `prepare` gave for each video of these very frames; None where nobody asked for it ahead."""
 
     def __post_init__(self) -> None:
-        """RequestError for a video without frames, or with frames behind a gap."""
+        """RequestError for a video without frames, with frames behind a gap, or prepared values of other videos."""
         counts = self.is_frame.sum(dim=1, keepdim=True)
         is_first = torch.arange(self.is_frame.shape[1], device=self.is_frame.device) < counts
         if self.is_frame.shape != self.frames.shape[:2] or not bool(
@@ -45,6 +45,11 @@ class Clips:
                 "expected at least one frame of every video, all of them before the first missing one"
             )
 
+        if self.prepared is not None and len(self.prepared) != len(self.frames):
+            raise RequestError(
+                f"{len(self.prepared)} prepared videos were given with {len(self.frames)}; prepare these very clips"
+            )
+
     @property
     def num_frames(self) -> list[int]:
         """Frames of each video."""
@@ -52,8 +57,8 @@ class Clips:
 
     def to(self, device: torch.device | str) -> "Clips":
         """The same on another device."""
-        seen = None if self.seen is None else tuple(each.to(device) for each in self.seen)
-        return Clips(frames=self.frames.to(device), is_frame=self.is_frame.to(device), seen=seen)
+        prepared = None if self.prepared is None else tuple(each.to(device) for each in self.prepared)
+        return Clips(frames=self.frames.to(device), is_frame=self.is_frame.to(device), prepared=prepared)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,8 +140,8 @@ class Backbone(Protocol):
         """The embeddings with which the [ST] tokens enter where no fusion changes them."""
         ...
 
-    def see(self, clips: Clips) -> Sequence[Tensor]:
-        """What `read` makes of the frames of each video whatever the sentence, as `Clips.seen` hands it on.
+    def prepare(self, clips: Clips) -> Sequence[Tensor]:
+        """What `read` makes of the frames of each video whatever the sentence, as `Clips.prepared` hands it on.
 
         Raises:
             RequestError: If frames are of another size or too many.

@@ -122,9 +122,7 @@ class VirstTrainConfig:
     sampling: Sampling = "jitter"
     """How frames are chosen in training; the model's own setting is for its use."""
     fewest_frames: int = 0
-    """The number of frames of a step is drawn from this one to the most; 0 always takes the most."""
-    most_frames: int = 0
-    """The most frames of a step; 0 for as many as the model sees."""
+    """The number of frames of a step is drawn from this one to the model's; 0 always takes the model's."""
     num_anchors: int = 3
     """Frames whose masks come from prompts."""
     anchors: Literal["drawn", "first"] = "drawn"
@@ -175,7 +173,7 @@ class VirstTrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"setting {name!r} is {getattr(self, name)}; expected at least 1")
-        for name in ("before", "after", "fewest_frames", "most_frames", "backbone_rate", "held_out_every"):
+        for name in ("before", "after", "fewest_frames", "backbone_rate", "held_out_every"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"setting {name!r} is {getattr(self, name)}; expected 0 or more")
         if not any(source.weight > 0 for source in self.data.values()):

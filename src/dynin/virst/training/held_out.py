@@ -37,8 +37,7 @@ class HeldOut:
         Raises:
             DataError: If one is missing, empty, or not laid out as published.
         """
-        plain = replace(config, seed=config.seed + SEED, sampling="centres", text={}, texts_per_step=0)
-        plain = replace(plain, fewest_frames=0, most_frames=0)
+        plain = replace(config, seed=config.seed + SEED, sampling="centres", fewest_frames=0, text={}, texts_per_step=0)
         drawers = {
             name: Drawer.open(replace(plain, data={name: told}), sizes) for name, told in config.held_out.items()
         }

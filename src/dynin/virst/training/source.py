@@ -114,7 +114,7 @@ class Drawer:
     def _sizes(self, generator: torch.Generator) -> Sizes:
         """How many frames this step sees, and how they are drawn."""
         frames, fewest = self.sizes.frames, self.config.fewest_frames
-        most = min(frames.num_frames, self.config.most_frames or frames.num_frames)
+        most = frames.num_frames
         if 0 < fewest < most:
             choices = range(-(-fewest // frames.multiple), most // frames.multiple + 1)
             most = choices[int(torch.randint(len(choices), (), generator=generator))] * frames.multiple

@@ -1,5 +1,7 @@
 """The masked-diffusion model as VIRST's video-language model."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given as given_lengths
@@ -49,6 +51,33 @@ def test_a_batch_of_sentences_and_videos_gives_what_each_gives_alone():
         own = Clips(frames=batch.frames[video : video + 1, :count], is_frame=batch.is_frame[video : video + 1, :count])
         alone = made.read(own, Sentences(texts=(text,), videos=(0,)), given(made, 1)).st_states
         assert_close(alone[0], states[row], atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("config", [ADAPTED, replace(ADAPTED, reader_width=16, reader_details=True)])
+def test_frames_that_were_prepared_are_looked_at_no_more(config):
+    config = replace(config, frame_px=64)
+    made, batch = backbone(config), clips((3, 1, 2))
+    sentences = Sentences(texts=("the dog", "a star", "it", "what leaves first?"), videos=(0, 2, 1, 0))
+    expected = made.read(batch, sentences, given(made, 4))
+    prepared = replace(batch, prepared=tuple(made.prepare(batch)), frames=torch.zeros_like(batch.frames))
+    found = made.read(prepared, sentences, given(made, 4))
+    assert torch.equal(found.st_states, expected.st_states)
+    assert torch.equal(found.cells.states, expected.cells.states)
+    other = made.read(replace(batch, frames=torch.zeros_like(batch.frames)), sentences, given(made, 4))
+    assert not torch.equal(other.st_states, expected.st_states)
+    moved = prepared.to("cpu").prepared
+    assert all(torch.equal(one, other) for one, other in zip(moved, prepared.prepared, strict=True))
+    with pytest.raises(RequestError, match="2 prepared videos were given with 3"):
+        replace(prepared, prepared=prepared.prepared[:2])
+
+
+def test_frames_of_another_size_or_too_many_are_refused_before_they_are_prepared():
+    made = backbone()
+    with pytest.raises(RequestError, match=r"up to 33 frames of 64 x 64 px were given; .* up to 32 of 64 x 64"):
+        made.prepare(clips((33,)))
+    with pytest.raises(RequestError, match="of 32 x 64 px"):
+        made.prepare(Clips(frames=torch.zeros(1, 1, 3, 64, 32), is_frame=torch.ones(1, 1, dtype=torch.bool)))
 
 
 @torch.no_grad()

@@ -108,7 +108,7 @@ class VideoChat(nn.Module):
         Raises:
             RequestError: If frames are of another size or too many, or a row does not fit the model's length.
         """
-        videos = self.see(clips) if clips.seen is None else clips.seen
+        videos = self.prepare(clips) if clips.prepared is None else clips.prepared
         num_frames = clips.num_frames
         answers = sentences.answers or (None,) * len(sentences)
         rows = [
@@ -125,9 +125,7 @@ class VideoChat(nn.Module):
         text = None if generator is None else self._scores(states, seen)
         return Reading(st_states=st_states, text=text)
 
-    # --- its steps ----------------------------------------------------------------------------------------------------
-
-    def see(self, clips: Clips) -> list[Float[Tensor, "_ D"]]:
+    def prepare(self, clips: Clips) -> list[Float[Tensor, "_ D"]]:
         """The tokens of each video, in the order of its frames; clips of all videos pass the tower together.
 
         Raises:
@@ -153,6 +151,8 @@ class VideoChat(nn.Module):
             next(of_pictures) if count == 1 else torch.cat([next(of_clips) for _ in range(-(-count // length))])
             for count in num_frames
         ]
+
+    # --- its steps ----------------------------------------------------------------------------------------------------
 
     def _tokens(self, runs: list[Tensor], num_left: int) -> list[Float[Tensor, "_ D"]]:
         """The tokens of clips or pictures, of which so many pass together."""

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -42,6 +44,14 @@ def test_rows_of_several_videos_come_out_as_they_do_alone(model):
         torch.testing.assert_close(together[index : index + 1], states(model, only(clips, video), (text, 0)), **CLOSE)
 
 
+@torch.no_grad()
+def test_frames_that_were_prepared_do_not_go_through_the_tower_again(model):
+    clips = frames(3, 8, 1)
+    rows = [("a dog", 1), ("which?", 2), ("cat", 1)]
+    prepared = replace(clips, prepared=tuple(model.prepare(clips)), frames=torch.zeros_like(clips.frames))
+    assert torch.equal(states(model, prepared, *rows), states(model, clips, *rows))
+
+
 def test_sentences_videos_and_the_order_of_frames_are_told_apart(model):
     clips = frames(4, 4)
     base = states(model, clips, ("a dog", 0))
@@ -62,7 +72,7 @@ def test_the_last_frame_fills_up_the_last_clip(model):
 
 
 def test_a_video_becomes_so_many_tokens(model):
-    assert [tokens.shape for tokens in model.see(frames(1, 2, 3, 8))] == [(6, 48), (8, 48), (16, 48), (32, 48)]
+    assert [tokens.shape for tokens in model.prepare(frames(1, 2, 3, 8))] == [(6, 48), (8, 48), (16, 48), (32, 48)]
     assert [model.config.num_tokens(count) for count in (1, 2, 3, 8)] == [6, 8, 16, 32]
     published = VideoChatConfig()
     assert [published.num_tokens(count) for count in (1, 4, 64)] == [64, 64, 1024]
@@ -111,7 +121,7 @@ def test_the_score_of_text_is_the_loss_of_the_library(model):
             model.st_embeddings()[None],
             torch.Generator().manual_seed(5),
         )
-        seen = model._embedded(row, model.see(clips)[0], model.st_embeddings())
+        seen = model._embedded(row, model.prepare(clips)[0], model.st_embeddings())
         labels = torch.full((len(seen.embeddings),), -100)
         labels[seen.told_places] = seen.told
         whole = Qwen2ForCausalLM(model.language.config)
