@@ -11,8 +11,9 @@ table, and a JSON with every turn, calls and floating-point operations of each p
     reordered   the published order with all lighter parts: what is left of the ratio is due to order alone
 
 A turn goes through all videos of a length, from the file to the masks; loading the model is left out. Turns alternate
-(A B C C B A); a load above the number of cores leaves the ratio out (`duel.objections`). Operations are those that
-`torch.utils.flop_counter` counts: products, convolutions, attention.
+(A B C C B A); the JSON holds what speaks against a ratio, such as a load above the number of cores (`duel.objections`).
+With `--device` all sides compute there; masks are asked for as arrays, so a turn waits for the device. Operations are
+those that `torch.utils.flop_counter` counts: products, convolutions, attention.
 """
 
 import argparse
@@ -106,11 +107,8 @@ class Count:
 def counted(model: Virst, run: Callable[[], object]) -> Count:
     """What a run calls of a model."""
     count = Count()
-    places = [(model.branch, name) for name in PARTS] + [
-        (model, "prepared"),
-        (model, "read"),
-        (model.second, "forward"),
-    ]
+    places = [(model.branch, name) for name in PARTS] + [(model, name) for name in ("prepared", "read")]
+    places.append((model.second, "forward"))
     places += [] if model.initial is None else [(model.initial, "forward")]
     names = {id(model.second): "second fusion", id(model.initial): "initial fusion"}
     for owner, name in places:

@@ -25,7 +25,8 @@ def join() -> None:
     """Meet the other processes, if `torchrun` started any; call once, before training.
 
     Where there are more of them than accelerators, they share these, and meet by way of the host: a small network that
-    waits for its next kernel most of the time leaves room for others.
+    waits for its next kernel most of the time leaves room for others. Processes that are each shown one accelerator
+    alone count as sharing it.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
         return
