@@ -223,16 +223,19 @@ def test_matrix_products_may_be_in_bfloat16(start, tmp_path):
 
 
 def test_the_backbone_alone_may_compute_in_bfloat16(start, tmp_path):
-    losses = {}
+    losses, states = {}, {}
     for dtype in ("float32", "bfloat16_backbone"):
         config = settings(start, tmp_path, dtype=dtype)
         objective = Objective(run.start(config, "cpu"), config)
         step = Drawer.open(config, objective.model.sizes).step(0)
         found = objective.model(step.batch)
         assert found.features.cells.dtype == found.prompts.tokens.dtype == torch.float32
+        states[dtype] = found.reading.st_states.float()
         losses[dtype] = objective(step, torch.Generator().manual_seed(0))[0].item()
     assert losses["bfloat16_backbone"] == pytest.approx(losses["float32"], rel=0.01)
-    assert losses["bfloat16_backbone"] != losses["float32"]
+    # Not the losses: so little of a new model's loss hangs on its backbone that rounding can leave them equal.
+    differ = states["bfloat16_backbone"] != states["float32"]
+    assert differ.float().mean() > 0.5
 
 
 @pytest.mark.parametrize("stage", ["warm", "alignment"])
