@@ -1,5 +1,6 @@
 """What holds for every referring video and still of Emoji World."""
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from referring_judge import meant
 
-from dynin.data.emoji_world.artwork import TILE_PX, tile
+from dynin.data.emoji_world.artwork import TILE_PX, plural, tile
 from dynin.data.emoji_world.referring_claim import FAMILIES, claims
 from dynin.data.emoji_world.referring_motion import MOTIONS
 from dynin.data.emoji_world.referring_render import BAR, sprite
@@ -98,11 +99,31 @@ def _is_under_an_edge(
     num_frames=st.sampled_from([1, 12, 24, 37]),
 )
 def test_sentences_are_true_of_their_targets_alone(seed: int, start: int, split: str, num_frames: int) -> None:
-    source = EmojiReferring(seed, split, num_videos=start + 10, num_frames=num_frames)
+    source = EmojiReferring(seed, split, num_videos=start + 10, num_frames=num_frames, denies_several=True)
     for index in range(start, start + 10):
         film = source.film(index)
         for sentence in film.sentences:
             assert meant(sentence.text, film.scene) == set(sentence.targets), (index, sentence)
+
+
+@pytest.mark.parametrize("num_frames", [1, 12])
+def test_one_more_sentence_denies_several_things_and_changes_no_other(num_frames: int) -> None:
+    plain = EmojiReferring(6, num_videos=60, num_frames=num_frames)
+    more = EmojiReferring(6, num_videos=60, num_frames=num_frames, denies_several=True)
+    said, are_there = [], 0
+    for index in range(60):
+        *others, last = more.examples(index)
+        assert [each.sentence for each in others] == [each.sentence for each in plain.examples(index)]
+        assert (last.family, last.sentence_id) == ("none", "none-several")
+        said.append(last.sentence.lower())
+        present = {track.name for track in more.film(index).scene.tracks}
+        are_there += any(re.search(rf"\b({name}|{plural(name)})\b", said[-1]) for name in present)
+    forms = [r"^all|^find all", r"^the (two|three|four)", r" that | which|^which"]
+    if num_frames > 1:
+        forms += [r"(but|except) the one that", r" and the ", r"\bthings (that|which) (?!one)"]
+    for form in forms:
+        assert any(re.search(form, each) for each in said), form
+    assert 0 < are_there < 40
 
 
 @pytest.fixture(scope="module")

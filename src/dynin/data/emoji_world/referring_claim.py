@@ -28,7 +28,7 @@ THING = "thing"
 DEEDS = (*HEADINGS, *facts.MOTION_OF)
 _FIRSTS = {"leaves first": "leaves", "leaves last": "leaves", "enters first": "enters", "enters last": "enters"}
 """Who is first of those that do something is nobody where nobody does it."""
-_PLURAL_DEEDS = (*HEADINGS, "stays", "moves", "enters", "leaves")
+PLURAL_DEEDS = (*HEADINGS, "stays", "moves", "enters", "leaves")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -201,8 +201,8 @@ def _several(scene: ReferringScene, motion: list[Claim], static: list[Claim]) ->
     yield from plain_several(scene)
     named = by_name(scene)
     for noun, among in [(THING, list(range(len(scene.tracks)))), *named.items()]:
-        for deed in _PLURAL_DEEDS:
-            truths = [_plural(scene, deed, index) for index in among]
+        for deed in PLURAL_DEEDS:
+            truths = [plural_truth(scene, deed, index) for index in among]
             true = [index for index, truth in zip(among, truths, strict=True) if truth]
             if None not in truths and 1 < len(true) < len(among):
                 yield claim_of("several", Noun(name=noun), true, deed=deed)
@@ -216,7 +216,8 @@ def _several(scene: ReferringScene, motion: list[Claim], static: list[Claim]) ->
             yield claim_of("several", claim.noun, targets, form="both", deed=claim.deed, other=plain.noun)
 
 
-def _plural(scene: ReferringScene, deed: str, index: int) -> Truth:
+def plural_truth(scene: ReferringScene, deed: str, index: int) -> Truth:
+    """Whether a thing does one of `PLURAL_DEEDS`; None where people could disagree."""
     track = scene.tracks[index]
     return facts.moves(track) if deed == "moves" else facts.does(deed, track)
 

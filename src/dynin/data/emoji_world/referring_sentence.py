@@ -12,6 +12,7 @@ import numpy as np
 from dynin.data.emoji_world import referring_wording as words
 from dynin.data.emoji_world.artwork import plural
 from dynin.data.emoji_world.referring_claim import FAMILIES, THING, Claim, Family, Noun, claims, unique
+from dynin.data.emoji_world.referring_denial import deny_several
 from dynin.data.emoji_world.referring_motion import HEADINGS
 from dynin.data.emoji_world.referring_scene import ReferringScene
 from dynin.data.emoji_world.referring_still import still_claims
@@ -35,19 +36,33 @@ class Sentence:
     family: Family
     targets: frozenset[int]
     """Indices of the things meant; empty where there is nothing of the kind."""
+    is_of_several: bool = False
+    """Whether it means nothing although it speaks of several things; such a one comes beside the family's other."""
+
+    @property
+    def name(self) -> str:
+        """What it is called among those of its video."""
+        return f"{self.family}-several" if self.is_of_several else self.family
 
 
-def write(scene: ReferringScene, names: Sequence[str], generator: np.random.Generator) -> list[Sentence]:
+def write(
+    scene: ReferringScene, names: Sequence[str], generator: np.random.Generator, *, denies_several: bool = False
+) -> list[Sentence]:
     """One sentence of every family of which something can be said, in the order of the families.
 
     A scene of one frame is spoken of as a picture: of where things are, not of what they do.
 
     Args:
         names: Names of things that may be spoken of although they are not there.
+        denies_several: Whether one more is written, of several things, that means nothing; the others stay as they are.
     """
-    if scene.num_frames == 1:
-        return _write(scene, still_claims(scene), names, generator, "picture")
-    return _write(scene, claims(scene), names, generator, "video")
+    is_still = scene.num_frames == 1
+    medium = "picture" if is_still else "video"
+    sentences = _write(scene, still_claims(scene) if is_still else claims(scene), names, generator, medium)
+    if denies_several:
+        text = _told(deny_several(scene, names, generator), medium, generator)
+        sentences.append(Sentence(text=text, family="none", targets=frozenset(), is_of_several=True))
+    return sentences
 
 
 def _write(
@@ -63,10 +78,14 @@ def _write(
             made["none"] = [absent(scene, names, generator)]
         if made[family]:
             claim = draw_claim(made[family], generator)
-            text = tell(claim, medium, generator)
-            text = vary_form(text, generator, mark="" if text.endswith("?") else ".")
+            text = _told(claim, medium, generator)
             sentences.append(Sentence(text=text, family=family, targets=claim.targets))
     return sentences
+
+
+def _told(claim: Claim, medium: str, generator: np.random.Generator) -> str:
+    text = tell(claim, medium, generator)
+    return vary_form(text, generator, mark="" if text.endswith("?") else ".")
 
 
 def draw_claim(choices: Sequence[Claim], generator: np.random.Generator) -> Claim:
@@ -157,7 +176,7 @@ def _plural_noun(noun: Noun) -> str:
 
 def _all(claim: Claim, noun: str, generator: np.random.Generator) -> str:
     """Several things by what they are; half of the time with their number."""
-    count = len(claim.targets)
+    count = len(claim.targets) or int(generator.integers(2, 5))
     if generator.random() < 0.5:
         return pick(words.SEVERAL_PLAIN, generator).format(noun=noun)
     if count == 2 and generator.random() < 0.5:

@@ -66,6 +66,7 @@ class EmojiReferring:
         num_videos: int = 4000,
         num_frames: int = NUM_FRAMES,
         side_px: int = SIDE_PX,
+        denies_several: bool = False,
     ) -> None:
         """Choose the videos.
 
@@ -75,6 +76,8 @@ class EmojiReferring:
             num_videos: How many there are; the first ones are the same whatever their number.
             num_frames: 12 to 96; 1 for stills.
             side_px: 64, 96 or 128.
+            denies_several: Whether there is one more sentence of the family "none" for each video, which speaks of
+                several things, such as all bananas where there is none. All others stay as they are without.
 
         Raises:
             ConfigError: If a setting is outside its range.
@@ -92,6 +95,7 @@ class EmojiReferring:
         if side_px not in SIDES_PX:
             raise ConfigError(f"side_px is {side_px}; choose one of {', '.join(map(str, SIDES_PX))}")
         self.seed, self.split, self.num_frames, self.side_px = seed, split, num_frames, side_px
+        self.denies_several = denies_several
         self._num_videos = num_videos
 
     def __len__(self) -> int:
@@ -105,7 +109,8 @@ class EmojiReferring:
             IndexError: If the index is outside the source.
         """
         scene, generator = self._drawn(index)
-        return Film(scene, tuple(write(scene, NAMES, generator)), self.side_px)
+        sentences = write(scene, NAMES, generator, denies_several=self.denies_several)
+        return Film(scene, tuple(sentences), self.side_px)
 
     def silent_film(self, index: int) -> Film:
         """The same without sentences, sooner; errors as in `film`."""
@@ -136,7 +141,7 @@ class EmojiReferring:
         return [
             ReferringExample(
                 video=name,
-                sentence_id=sentence.family,
+                sentence_id=sentence.name,
                 sentence=sentence.text,
                 family=sentence.family,
                 frame_names=frame_names,

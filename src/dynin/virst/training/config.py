@@ -25,7 +25,7 @@ from dynin.virst.model import FRAMES_AT_ONCE
 from dynin.virst.tracker import Propagation
 
 Stage = Literal["warm", "alignment", "few_frame", "propagation"]
-Part = Literal["backbone", "fusions", "memory", "encoder"]
+Part = Literal["backbone", "fusions", "memory", "recall", "encoder"]
 Addition = Literal["points", "details"]
 LEARNS: Mapping[Stage, tuple[Part, ...]] = {
     "warm": ("memory", "encoder"),
@@ -34,7 +34,8 @@ LEARNS: Mapping[Stage, tuple[Part, ...]] = {
     "propagation": ("backbone", "fusions", "memory", "encoder"),
 }
 """What learns in each stage: adapters and [ST] embeddings of the backbone; both fusions; mask decoder and memory of the
-branch; its image encoder. Parity: that the published last stage trains adapters, not the whole language model, is
+branch; its image encoder. "recall" is of the memory what no prompted mask depends on: what is remembered of a frame,
+and how others look at it. Parity: that the published last stage trains adapters, not the whole language model, is
 likely, not known; here it does."""
 WORLD = "emoji-world"
 
@@ -56,6 +57,8 @@ class DataConfig:
     """Of a video of Emoji World; 1 for stills."""
     side_px: int = SIDE_PX
     """Of a frame of Emoji World."""
+    denies_several: bool = False
+    """Of Emoji World: whether each video has one more sentence of the family "none", which speaks of several things."""
     families: Mapping[str, float] = field(default_factory=dict)
     """How often a sentence of a family is among those of its video, relative to other families, such as motion = 2; 1
     for those that are not named. Sentences without a family count as the family ""."""
@@ -133,6 +136,9 @@ class VirstTrainConfig:
     """In stages with memory: frames after an anchor that are propagated to."""
     propagation: Propagation = "forward"
     """In which order; "reached" is that of the published training, in which frames do not see later anchors."""
+    least_found: float = 0.0
+    """In stages with memory: IoU that every anchor of a row must have with the truth, or what follows from them does
+    not count: nothing is learned from following another thing than the one that is meant."""
     choice: Choice = "single"
     """Which candidate is the mask, in training as in use."""
     dtype: Literal["float32", "bfloat16", "bfloat16_backbone"] = "float32"
@@ -176,6 +182,8 @@ class VirstTrainConfig:
         for name in ("before", "after", "fewest_frames", "backbone_rate", "held_out_every"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"setting {name!r} is {getattr(self, name)}; expected 0 or more")
+        if not 0 <= self.least_found <= 1:
+            raise ConfigError(f"setting 'least_found' is {self.least_found}; expected an IoU from 0 to 1")
         if not any(source.weight > 0 for source in self.data.values()):
             raise ConfigError(f"setting 'data' is {dict(self.data)}: nothing is drawn; give a weight above 0")
         if self.adds and not self.init:

@@ -8,7 +8,7 @@ Enters: a VIRST and a `Step`. Leaves: a scalar and figures. Does not know optimi
 """
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,7 +23,7 @@ from dynin.virst.losses import mask_parts
 from dynin.virst.model import Prompted, Virst
 from dynin.virst.tracker import ClipFeatures, Tracker, TrackerConfig, plan, track
 from dynin.virst.training.boxes import BoxPrompter
-from dynin.virst.training.config import VirstTrainConfig
+from dynin.virst.training.config import Part, VirstTrainConfig
 from dynin.virst.training.source import Step
 
 
@@ -39,6 +39,11 @@ class Cost:
     """Whether there is something to be found."""
     is_propagated: bool = False
     """Whether the mask comes from memory."""
+
+    def of(self, rows: Bool[Tensor, " R"]) -> "Cost":
+        """Of some of the rows."""
+        parts = {name: value[rows] for name, value in self.parts.items()}
+        return replace(self, parts=parts, overlap=self.overlap[rows], is_visible=self.is_visible[rows])
 
 
 class Objective(nn.Module):
@@ -157,7 +162,9 @@ class Objective(nn.Module):
         for count, rows in _alike(batch).items():
             anchors, frames = self._near(count, generator)
             tracked = self.model.tracked(found, rows, anchors, frames, self.tracker, self.config.propagation)
-            made += [self._cost(output, truth[rows, frame], frame not in anchors) for frame, output in tracked]
+            costs = {frame: self._cost(output, truth[rows, frame], frame not in anchors) for frame, output in tracked}
+            found_by = torch.stack([costs[anchor].overlap for anchor in anchors]).amin(dim=0) >= self.config.least_found
+            made += [cost.of(found_by) if cost.is_propagated else cost for cost in costs.values()]
         return made
 
     def _warm(self, batch: Batch, truth: Tensor, generator: torch.Generator) -> list[Cost]:
@@ -198,6 +205,19 @@ class Objective(nn.Module):
         return Cost(parts=parts, overlap=overlap, is_visible=is_visible, is_propagated=is_propagated)
 
 
+RECALL = (
+    "memory_attention",
+    "memory_encoder",
+    "memory_temporal_positional_encoding",
+    "object_pointer_proj",
+    "temporal_positional_encoding_projection_layer",
+    "no_object_pointer",
+    "occlusion_spatial_embedding_parameter",
+    "spatial_perceiver",
+)
+"""Of a branch, what only frames without prompts depend on."""
+
+
 def learn(model: Virst, config: VirstTrainConfig) -> None:
     """Let what the stage names learn, of what can learn at all; the rest stays as it is.
 
@@ -205,18 +225,20 @@ def learn(model: Virst, config: VirstTrainConfig) -> None:
         ConfigError: If nothing is left to learn.
     """
     for name, value in model.named_parameters():
-        value.requires_grad_(value.requires_grad and part_of(name) in config.learning)
+        value.requires_grad_(value.requires_grad and bool(part_of(name) & set(config.learning)))
     if not any(value.requires_grad for value in model.parameters()):
         raise ConfigError(f"setting 'learns' is {list(config.learning)}: nothing of this model can learn there")
 
 
-def part_of(name: str) -> str:
-    """Which part a parameter of a VIRST belongs to; see `config.LEARNS`."""
+def part_of(name: str) -> set[Part]:
+    """Which parts a parameter of a VIRST belongs to; see `config.LEARNS`."""
     if name.startswith("backbone."):
-        return "backbone"
-    if name.startswith("branch."):
-        return "encoder" if ".vision_encoder." in name else "memory"
-    return "fusions"
+        return {"backbone"}
+    if not name.startswith("branch."):
+        return {"fusions"}
+    if ".vision_encoder." in name:
+        return {"encoder"}
+    return {"memory", "recall"} if any(f".{part}" in name for part in RECALL) else {"memory"}
 
 
 def _alike(batch: Batch) -> dict[int, list[int]]:
