@@ -14,6 +14,7 @@ middle in each patch, behind and before a bar at times.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -93,12 +94,12 @@ class PatchDrawer:
                 f"setting 'init' is {config.init!r}: the picture tokenizer of that model has patches of "
                 f"{tokenizer.downsample} px, the reader of {PATCH_PX} px; name a model with such patches"
             )
-        told = {"num_videos": config.num_videos, "side_px": config.side_px}
+        world = partial(EmojiReferring, config.seed, split, num_videos=config.num_videos, side_px=config.side_px)
         return cls(
             config=config,
             codes=Codes.of(tokenizer),
-            stills=EmojiReferring(config.seed, split, num_frames=1, **told),
-            videos=EmojiReferring(config.seed, split, num_frames=config.num_frames, **told),
+            stills=world(num_frames=1),
+            videos=world(num_frames=config.num_frames),
         )
 
     def step(self, step: int) -> Patches:

@@ -132,6 +132,12 @@ def _some(weights: Mapping[str, float], count: int, generator: torch.Generator) 
 def _open(told: DataConfig, seed: int) -> ReferringSource:
     if told.dataset == WORLD:
         split: Split = "held_out" if told.split == "held_out" else "train"
-        sizes = {"num_videos": told.num_videos, "num_frames": told.num_frames, "side_px": told.side_px}
-        return EmojiReferring(seed, split, **sizes, denies_several=told.denies_several)
+        return EmojiReferring(
+            seed,
+            split,
+            num_videos=told.num_videos,
+            num_frames=told.num_frames,
+            side_px=told.side_px,
+            denies_several=told.denies_several,
+        )
     return open_dataset(told.dataset, Path(told.root), told.split)
