@@ -27,6 +27,7 @@ TRACKER: Lighter = {
     "Sam2VideoMemoryAttention": light.MemoryAttention,
     "Sam2VideoTwoWayTransformer": light.TwoWayTransformer,
     "Sam2VideoMaskDecoder": light.MaskDecoder,
+    "Sam2VideoPositionEmbeddingSine": light.RememberedPosition,
 }
 
 
@@ -40,6 +41,7 @@ def settle(model: Virst, *, folds: bool = True) -> Virst:
         adapters.fold(model.backbone)
     if isinstance(model.branch, Sam2Branch):
         lighten(model.branch.network, {**ENCODER, **TRACKER})
+        model.branch.settle()
     return model
 
 

@@ -20,6 +20,7 @@ def pair():
     plain = branch.double().eval().requires_grad_(False)
     light = copy.deepcopy(plain)
     frozen.lighten(light.network, {**frozen.ENCODER, **frozen.TRACKER})
+    light.settle()
     return plain, light
 
 

@@ -88,10 +88,16 @@ class Sam2Branch(nn.Module):
         super().__init__()
         self.network = network
         self.family = family
+        self.register_buffer("_places", None, persistent=False)
         self.network.mask_decoder.dynamic_multimask_via_stability = False
         for name in _NEVER_CALLED:
             home = self.network if hasattr(self.network, name) else self.network.prompt_encoder
             getattr(home, name).requires_grad_(False)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Make the code of places once; for a network that learns no more."""
+        self._places = self.network.get_image_wide_positional_embeddings()
 
     @property
     def width(self) -> int:
@@ -231,7 +237,7 @@ class Sam2Branch(nn.Module):
         encoder = self.network.prompt_encoder
         nothing = encoder.not_a_point_embed.weight.expand(num_rows, 2, -1)
         sparse = (nothing if prompts is None else prompts)[:, None]
-        places = self.network.get_image_wide_positional_embeddings()
+        places = self.network.get_image_wide_positional_embeddings() if self._places is None else self._places
         masks, ious, tokens, scores = self.network.mask_decoder(
             image_embeddings=cells,
             image_positional_embeddings=places.expand(num_rows, -1, -1, -1),
