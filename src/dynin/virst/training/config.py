@@ -136,9 +136,6 @@ class VirstTrainConfig:
     """In stages with memory: frames after an anchor that are propagated to."""
     propagation: Propagation = "forward"
     """In which order; "reached" is that of the published training, in which frames do not see later anchors."""
-    least_found: float = 0.0
-    """In stages with memory: IoU that every anchor of a row must have with the truth, or what follows from them does
-    not count: nothing is learned from following another thing than the one that is meant."""
     choice: Choice = "single"
     """Which candidate is the mask, in training as in use."""
     dtype: Literal["float32", "bfloat16", "bfloat16_backbone"] = "float32"
@@ -182,8 +179,6 @@ class VirstTrainConfig:
         for name in ("before", "after", "fewest_frames", "backbone_rate", "held_out_every"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"setting {name!r} is {getattr(self, name)}; expected 0 or more")
-        if not 0 <= self.least_found <= 1:
-            raise ConfigError(f"setting 'least_found' is {self.least_found}; expected an IoU from 0 to 1")
         if not any(source.weight > 0 for source in self.data.values()):
             raise ConfigError(f"setting 'data' is {dict(self.data)}: nothing is drawn; give a weight above 0")
         if self.adds and not self.init:

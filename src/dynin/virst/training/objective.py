@@ -8,7 +8,7 @@ Enters: a VIRST and a `Step`. Leaves: a scalar and figures. Does not know optimi
 """
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -39,11 +39,6 @@ class Cost:
     """Whether there is something to be found."""
     is_propagated: bool = False
     """Whether the mask comes from memory."""
-
-    def of(self, rows: Bool[Tensor, " R"]) -> "Cost":
-        """Of some of the rows."""
-        parts = {name: value[rows] for name, value in self.parts.items()}
-        return replace(self, parts=parts, overlap=self.overlap[rows], is_visible=self.is_visible[rows])
 
 
 class Objective(nn.Module):
@@ -162,9 +157,7 @@ class Objective(nn.Module):
         for count, rows in _alike(batch).items():
             anchors, frames = self._near(count, generator)
             tracked = self.model.tracked(found, rows, anchors, frames, self.tracker, self.config.propagation)
-            costs = {frame: self._cost(output, truth[rows, frame], frame not in anchors) for frame, output in tracked}
-            found_by = torch.stack([costs[anchor].overlap for anchor in anchors]).amin(dim=0) >= self.config.least_found
-            made += [cost.of(found_by) if cost.is_propagated else cost for cost in costs.values()]
+            made += [self._cost(output, truth[rows, frame], frame not in anchors) for frame, output in tracked]
         return made
 
     def _warm(self, batch: Batch, truth: Tensor, generator: torch.Generator) -> list[Cost]:
