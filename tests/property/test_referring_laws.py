@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from referring_judge import meant
 
 from dynin.data.emoji_world.artwork import TILE_PX, plural, tile
-from dynin.data.emoji_world.referring_claim import FAMILIES, claims
+from dynin.data.emoji_world.referring_claim import FAMILIES, claims, may_mean
 from dynin.data.emoji_world.referring_motion import MOTIONS
 from dynin.data.emoji_world.referring_render import BAR, sprite
 from dynin.data.emoji_world.referring_scene import ReferringScene
@@ -104,6 +104,25 @@ def test_sentences_are_true_of_their_targets_alone(seed: int, start: int, split:
         film = source.film(index)
         for sentence in film.sentences:
             assert meant(sentence.text, film.scene) == set(sentence.targets), (index, sentence)
+
+
+@pytest.mark.parametrize("num_frames", [1, 12])
+def test_what_a_sentence_cannot_mean_it_means_in_no_scene(num_frames: int) -> None:
+    source = EmojiReferring(8, num_videos=40, num_frames=num_frames)
+    films = [source.film(index) for index in range(40)]
+    fits = 0
+    for film in films[:10]:
+        for sentence in film.sentences:
+            own = {film.scene.tracks[index].name for index in sentence.targets}
+            assert all(may_mean(sentence.claim, name) for name in own)
+            for other in films:
+                try:
+                    things = meant(sentence.text, other.scene)
+                except ValueError:  # the judge wants the thing beside which something is to be found
+                    things = set()
+                assert all(may_mean(sentence.claim, other.scene.tracks[index].name) for index in things)
+                fits += bool(things)
+    assert fits > 40
 
 
 @pytest.mark.parametrize("num_frames", [1, 12])

@@ -56,6 +56,20 @@ class Claim:
     """The thing that the clause or the sentence names beside."""
 
 
+def may_mean(claim: Claim, name: str) -> bool:
+    """Whether things of a name can be among what a claim means, in any scene, by the things that it speaks of alone."""
+    if claim.form == "rest":
+        return not _covers(claim.noun, name)
+    nouns = [claim.noun] if claim.form != "both" or claim.other is None else [claim.noun, claim.other]
+    return any(_covers(noun, name) for noun in nouns)
+
+
+def _covers(noun: Noun, name: str) -> bool:
+    if noun.name in CATEGORY:
+        return name in CATEGORY[noun.name] | DOUBTFUL[noun.name]
+    return noun.name in (THING, name)
+
+
 def claims(scene: ReferringScene) -> dict[Family, list[Claim]]:
     """All claims by family; a family of which nothing can be said has an empty list."""
     made: dict[Family, list[Claim]] = {family: [] for family in FAMILIES}

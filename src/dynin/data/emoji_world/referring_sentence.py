@@ -36,6 +36,8 @@ class Sentence:
     family: Family
     targets: frozenset[int]
     """Indices of the things meant; empty where there is nothing of the kind."""
+    claim: Claim
+    """What the words were made from."""
     is_of_several: bool = False
     """Whether it means nothing although it speaks of several things; such a one comes beside the family's other."""
 
@@ -60,8 +62,9 @@ def write(
     medium = "picture" if is_still else "video"
     sentences = _write(scene, still_claims(scene) if is_still else claims(scene), names, generator, medium)
     if denies_several:
-        text = _told(deny_several(scene, names, generator), medium, generator)
-        sentences.append(Sentence(text=text, family="none", targets=frozenset(), is_of_several=True))
+        claim = deny_several(scene, names, generator)
+        text = _told(claim, medium, generator)
+        sentences.append(Sentence(text=text, family="none", targets=frozenset(), claim=claim, is_of_several=True))
     return sentences
 
 
@@ -79,7 +82,7 @@ def _write(
         if made[family]:
             claim = draw_claim(made[family], generator)
             text = _told(claim, medium, generator)
-            sentences.append(Sentence(text=text, family=family, targets=claim.targets))
+            sentences.append(Sentence(text=text, family=family, targets=claim.targets, claim=claim))
     return sentences
 
 
