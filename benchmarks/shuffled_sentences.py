@@ -24,15 +24,15 @@ from dynin.data.emoji_world.referring_claim import FAMILIES, may_mean
 from dynin.data.emoji_world.referring_sentence import Sentence
 from dynin.data.referring.emoji_world import EmojiReferring
 from dynin.data.referring.example import ReferringExample
+from dynin.evaluation.segmentation.bootstrap import draws, interval, ratio
 from dynin.evaluation.segmentation.floors import AnotherObject, shuffle_sentences
-from dynin.evaluation.segmentation.pair import score_pair
+from dynin.evaluation.segmentation.pair import PairScore, score_pair
 from dynin.virst.models import EMBEDDED_FOLDER, load
 from dynin.virst.panel import Panel
 from dynin.virst.segment import SegmentConfig
 
 NUM_FRAMES = 12
 TOGETHER = 8
-RESAMPLES = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,31 +76,33 @@ def score(panel: Panel, videos: Sequence[list[ReferringExample]], another: Anoth
         looked = panel.read(part, panel.watch([examples[0] for examples in part]))
         for example, masks in zip(looked.rows, panel.masks(looked, SegmentConfig()), strict=True):
             if another.has(example):
-                made, other = (score_pair(example, iter(each)) for each in (masks, another(example)))
-                values = [50 * ((each.region_visible or 0) + (each.boundary_visible or 0)) for each in (made, other)]
-                pairs.append(Pair(video=example.video, family=example.family, shuffled=values[0], another=values[1]))
+                made, other = (visible(score_pair(example, iter(each))) for each in (masks, another(example)))
+                pairs.append(Pair(video=example.video, family=example.family, shuffled=made, another=other))
     return pairs
+
+
+def visible(score: PairScore) -> float:
+    """J&F in points, of the frames that show something of the target."""
+    assert score.region_visible is not None
+    assert score.boundary_visible is not None
+    return 50 * (score.region_visible + score.boundary_visible)
 
 
 def tell(name: str, pairs: Sequence[Pair]) -> None:
     """A line for all pairs and for each family."""
     for family in ("all", *FAMILIES):
-        videos: dict[str, list[float]] = defaultdict(list)
         chosen = [pair for pair in pairs if family in ("all", pair.family)]
-        for pair in chosen:
-            videos[pair.video].append(pair.shuffled - pair.another)
         if not chosen:
             continue
-        parts, generator = list(videos.values()), np.random.default_rng(0)
-        drawn = [
-            np.concatenate([parts[at] for at in generator.integers(len(parts), size=len(parts))]).mean()
-            for _ in range(RESAMPLES)
-        ]
-        low, high = np.percentile(drawn, [2.5, 97.5])
+        lead: dict[str, list[float]] = defaultdict(list)
+        for pair in chosen:
+            lead[pair.video].append(pair.shuffled - pair.another)
+        sums, counts = (np.array([of(each) for each in lead.values()], dtype=float) for of in (sum, len))
+        found = interval(lambda weights: ratio(weights, sums, counts), draws(len(lead), np.random.default_rng(0)))  # noqa: B023 - used at once
         shuffled, another = (np.mean([getattr(pair, each) for pair in chosen]) for each in ("shuffled", "another"))
         sys.stdout.write(
             f"{name:12} {family:10} n {len(chosen):4} shuffled {shuffled:5.1f} another {another:5.1f} "
-            f"difference {shuffled - another:+5.1f} ({low:.1f} to {high:.1f})\n"
+            f"difference {found.value:+5.1f} ({found.low:.1f} to {found.high:.1f})\n"
         )
     sys.stdout.flush()
 

@@ -15,6 +15,7 @@ from dynin.data.emoji_world.referring_claim import (
     Claim,
     Noun,
     by_name,
+    claim_of,
     plural_truth,
     unique,
 )
@@ -46,7 +47,7 @@ def _denied(scene: ReferringScene) -> list[Claim]:
         return []
     groups = [(THING, list(range(len(scene.tracks)))), *by_name(scene).items()]
     return [
-        _claim("clause", Noun(name=name), deed=deed)
+        claim_of("several", Noun(name=name), [], deed=deed)
         for name, members in groups
         if len(members) > 1
         for deed in PLURAL_DEEDS
@@ -62,22 +63,18 @@ def _absent(scene: ReferringScene, names: Sequence[str], generator: np.random.Ge
     form = forms[int(generator.integers(len(forms)))]
     one, two = (Noun(name=missing[int(at)]) for at in generator.choice(len(missing), size=2, replace=False))
     if form == "both":
-        return _claim(form, one, deed=_drawn(DEEDS, generator), other=two)
+        return claim_of("several", one, [], form=form, deed=_drawn(DEEDS, generator), other=two)
     if form == "except":
-        return _claim(form, one, deed=_drawn(DEEDS, generator))
+        return claim_of("several", one, [], form=form, deed=_drawn(DEEDS, generator))
     others = list(unique(scene).values())
     if form == "clause" and scene.num_frames > 1:
-        return _claim(form, one, deed=_drawn(PLURAL_DEEDS, generator))
+        return claim_of("several", one, [], form=form, deed=_drawn(PLURAL_DEEDS, generator))
     if form == "clause" and others:
         other = others[int(generator.integers(len(others)))]
-        return _claim(form, one, deed=_drawn(RELATIONS, generator), other=other)
+        return claim_of("several", one, [], form=form, deed=_drawn(RELATIONS, generator), other=other)
     if kinds and generator.random() < KIND_SHARE:
-        return _claim("plain", Noun(name=kinds[int(generator.integers(len(kinds)))]))
-    return _claim("plain", one)
-
-
-def _claim(form: str, noun: Noun, **more: object) -> Claim:
-    return Claim(family="several", form=form, noun=noun, targets=frozenset(), **more)  # type: ignore[arg-type]
+        return claim_of("several", Noun(name=kinds[int(generator.integers(len(kinds)))]), [], form="plain")
+    return claim_of("several", one, [], form="plain")
 
 
 def _drawn(deeds: Sequence[str], generator: np.random.Generator) -> str:
